@@ -1,0 +1,162 @@
+//! The record of a session in the bucket SESSIONS, keyed by its sid.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{EdgeId, Sid};
+use crate::names::{Namespace, Room};
+
+/// What the cluster knows of one connection to one namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub owner: EdgeId,
+    /// Rises with each takeover; what an older owner says is void.
+    pub term: u64,
+    pub state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    pub namespace: Namespace,
+    pub transport: Transport,
+    /// Rooms joined by a rule, a client or an order, with the sequence at which each was joined.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rooms: BTreeMap<Room, u64>,
+    /// Automatic rooms beside `user:`, `session:` and `all`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub automatic: Vec<Room>,
+    /// Automatic rooms that the connection has left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Room>,
+    /// The epoch of the stream that the sequences belong to.
+    pub epoch: u32,
+    /// The sequence at which the session began.
+    pub start: u64,
+    /// Milliseconds since 1970 at which the session began.
+    pub since: u64,
+    /// Milliseconds since 1970 at which its transport went, unless it is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<u64>,
+    /// Whether `$disconnect` must be told when the transport goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifecycle: bool,
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its owner holds a transport.
+    Live,
+    /// Its transport is gone, and it can be recovered.
+    Away,
+    /// It cannot be recovered any more.
+    Ended,
+}
+
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Socket.IO over WebSocket.
+    Websocket,
+    /// Socket.IO over long-polling.
+    Polling,
+    /// JSON over a plain WebSocket.
+    Ws,
+    /// Server-sent events.
+    Sse,
+}
+
+impl Transport {
+    /// Returns the name that is shown to operators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Polling => "polling",
+            Self::Ws => "ws",
+            Self::Sse => "sse",
+        }
+    }
+}
+
+impl Record {
+    /// Walks over every room that the session hears, but for those that it left.
+    pub fn heard(&self, sid: Sid) -> impl Iterator<Item = Room> {
+        let own = [self.user.as_deref().map(Room::of_user), Some(Room::of_session(sid)), Some(Room::all())];
+        let mut rooms: Vec<Room> = own.into_iter().flatten().collect();
+        rooms.extend(self.automatic.iter().cloned());
+        rooms.retain(|room| !self.left.contains(room));
+        rooms.extend(self.rooms.keys().cloned());
+        rooms.sort();
+        rooms.dedup();
+        rooms.into_iter()
+    }
+
+    /// Returns whether a client may come back to the session.
+    pub fn is_recoverable(&self, now: u64, window: u64) -> bool {
+        match self.state {
+            State::Live => true,
+            State::Away => self.gone.is_none_or(|gone| now.saturating_sub(gone) <= window),
+            State::Ended => false,
+        }
+    }
+}
+
+/// The lease of an edge in the bucket EDGES, keyed by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Counts the renewals, so that each is a new value.
+    pub renewal: u64,
+    pub address: String,
+    pub connections: u64,
+    #[serde(default)]
+    pub draining: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            owner: EdgeId::from_random([1; 10]),
+            term: 1,
+            state: State::Live,
+            user: Some("42".into()),
+            namespace: Namespace::main(),
+            transport: Transport::Ws,
+            rooms: BTreeMap::from([(Room::new("chat").unwrap(), 9)]),
+            automatic: vec![Room::new("team").unwrap()],
+            left: vec![Room::all()],
+            epoch: 1,
+            start: 2,
+            since: 3,
+            gone: None,
+            lifecycle: false,
+        }
+    }
+
+    #[test]
+    fn a_record_survives() {
+        let record = record();
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn rooms_that_were_left_are_not_heard() {
+        let sid = Sid::from_random([3; 20]);
+        let rooms: Vec<String> = record().heard(sid).map(|room| room.to_string()).collect();
+        assert_eq!(rooms, ["chat", &format!("session:{sid}"), "team", "user:42"]);
+    }
+
+    #[test]
+    fn the_time_away_decides_recovery() {
+        let mut record = record();
+        assert!(record.is_recoverable(10_000, 5));
+        (record.state, record.gone) = (State::Away, Some(100));
+        assert!(record.is_recoverable(220, 120));
+        assert!(!record.is_recoverable(221, 120));
+    }
+}
