@@ -1,0 +1,15 @@
+//! The HTTP client of the tests.
+
+use std::time::Duration;
+
+/// A plain client: no proxy from the environment, no redirects followed, 30 s for a request.
+pub fn client() -> reqwest::Client {
+    // Fails when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(30))
+        .build()
+        .unwrap_or_else(|e| panic!("cannot build an http client: {e}"))
+}
