@@ -1,6 +1,7 @@
 //! What Carillon's processes and clients say to each other: plain data, no I/O.
 //!
 //! Read [`names`] and [`subject`] first, then [`event`] and [`session`].
+//! What clients speak stands in [`websocket`], [`engineio`], [`socketio`] and [`clientjson`].
 
 pub mod binary;
 pub mod clientjson;
