@@ -1,0 +1,319 @@
+//! One connection to NATS: requests, subscriptions, and whether it stands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use carillon_protocol::headers::Headers;
+use carillon_protocol::subject::Subjects;
+use carillon_service::settings::Nats;
+use futures_util::StreamExt;
+use tokio::sync::watch;
+
+/// Oldest server with everything that is used: atomic batches, schedules, per-message TTL.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
+
+/// A connection to NATS; cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) client: async_nats::Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) settings: Nats,
+    subjects: Subjects,
+    state: watch::Receiver<LinkState>,
+}
+
+/// Whether the connection stands; the generation rises with every new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    pub connected: bool,
+    pub generation: u64,
+}
+
+/// A message that came in.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub subject: String,
+    pub reply: Option<String>,
+    pub headers: Headers,
+    pub body: Bytes,
+}
+
+/// Why NATS could not be reached at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot connect to NATS at {url}")]
+    Connect {
+        url: String,
+        source: async_nats::ConnectError,
+    },
+    #[error("cannot read the NATS credentials {path}")]
+    Credentials { path: String, source: std::io::Error },
+    #[error("nats-server {found} is too old, 2.12 or newer is needed")]
+    TooOld { found: String },
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("the message is larger than the server's max_payload")]
+    TooLarge,
+    #[error("the connection to NATS is closed: {0}")]
+    Closed(String),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("nobody answers on the subject")]
+    NoResponders,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("NATS is away")]
+    Away,
+}
+
+/// Messages of one subject; dropping it unsubscribes.
+pub struct Subscription(pub(crate) async_nats::Subscriber);
+
+impl Subscription {
+    /// Returns the next message, or `None` once the connection is closed for good.
+    pub async fn next(&mut self) -> Option<Message> {
+        self.0.next().await.map(Message::from)
+    }
+}
+
+impl From<async_nats::Message> for Message {
+    fn from(message: async_nats::Message) -> Self {
+        Self {
+            subject: message.subject.into_string(),
+            reply: message.reply.map(|reply| reply.into_string()),
+            headers: message.headers.as_ref().map(read_headers).unwrap_or_default(),
+            body: message.payload,
+        }
+    }
+}
+
+impl Bus {
+    /// Connects, and checks that the server has what is needed; later losses are repaired in the background.
+    pub async fn connect(settings: &Nats, name: &str) -> Result<Self, ConnectError> {
+        let (sender, state) = watch::channel(LinkState {
+            connected: false,
+            generation: 0,
+        });
+        let options = options(settings, name).await?.event_callback(move |event| {
+            sender.send_if_modified(|state| match event {
+                async_nats::Event::Connected => {
+                    *state = LinkState {
+                        connected: true,
+                        generation: state.generation + 1,
+                    };
+                    true
+                }
+                async_nats::Event::Disconnected | async_nats::Event::Closed => {
+                    std::mem::replace(&mut state.connected, false)
+                }
+                _ => false,
+            });
+            std::future::ready(())
+        });
+        let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let client = options
+            .connect(servers)
+            .await
+            .map_err(|source| ConnectError::Connect {
+                url: settings.url.clone(),
+                source,
+            })?;
+        let found = client.server_info().version;
+        if version(&found).is_none_or(|version| version < OLDEST_SERVER) {
+            return Err(ConnectError::TooOld { found });
+        }
+        let jetstream = jetstream::ContextBuilder::new()
+            .timeout(Duration::from_secs(5))
+            .ack_timeout(Duration::from_secs(5))
+            .max_ack_inflight(200_000)
+            .build(client.clone());
+        let subjects = Subjects::new(&settings.prefix);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                jetstream,
+                settings: settings.clone(),
+                subjects,
+                state,
+            }),
+        })
+    }
+
+    /// Returns the subjects below the configured prefix.
+    pub fn subjects(&self) -> &Subjects {
+        &self.inner.subjects
+    }
+
+    /// Returns whether the connection stands, to be watched.
+    pub fn link_state(&self) -> watch::Receiver<LinkState> {
+        self.inner.state.clone()
+    }
+
+    /// Returns the largest message that the server takes, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.inner.client.server_info().max_payload
+    }
+
+    /// Sends a message that nobody acknowledges.
+    pub async fn publish(&self, subject: &str, headers: &Headers, body: Bytes) -> Result<(), PublishError> {
+        let client = &self.inner.client;
+        let sent = if headers.is_empty() {
+            client.publish(subject.to_owned(), body).await
+        } else {
+            client
+                .publish_with_headers(subject.to_owned(), write_headers(headers), body)
+                .await
+        };
+        sent.map_err(|error| match error.kind() {
+            async_nats::PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
+            _ => PublishError::Closed(error.to_string()),
+        })
+    }
+
+    /// Waits until what was published before has been handed to the operating system.
+    pub async fn flush(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.client.flush()).await;
+    }
+
+    /// Sends a request and waits for its first answer.
+    pub async fn request(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Message, RequestError> {
+        if !self.inner.state.borrow().connected {
+            return Err(RequestError::Away);
+        }
+        let mut request = async_nats::Request::new().payload(body).timeout(Some(timeout));
+        if !headers.is_empty() {
+            request = request.headers(write_headers(headers));
+        }
+        match self.inner.client.send_request(subject.to_owned(), request).await {
+            Ok(message) => Ok(message.into()),
+            Err(error) => Err(match error.kind() {
+                async_nats::RequestErrorKind::NoResponders => RequestError::NoResponders,
+                async_nats::RequestErrorKind::TimedOut => RequestError::Timeout,
+                _ => RequestError::Away,
+            }),
+        }
+    }
+
+    /// Subscribes to a subject, as a member of a queue group where one is named.
+    pub async fn subscribe(&self, subject: &str, queue: Option<&str>) -> Result<Subscription, PublishError> {
+        let client = &self.inner.client;
+        let subscriber = match queue {
+            Some(queue) => client.queue_subscribe(subject.to_owned(), queue.to_owned()).await,
+            None => client.subscribe(subject.to_owned()).await,
+        };
+        subscriber
+            .map(Subscription)
+            .map_err(|error| PublishError::Closed(error.to_string()))
+    }
+
+    /// Returns a subject that only this connection listens to.
+    pub fn inbox(&self) -> String {
+        self.inner.client.new_inbox()
+    }
+}
+
+async fn options(settings: &Nats, name: &str) -> Result<async_nats::ConnectOptions, ConnectError> {
+    let mut options = async_nats::ConnectOptions::new()
+        .name(name)
+        .ping_interval(Duration::from_secs(10))
+        .subscription_capacity(1 << 16)
+        .client_capacity(1 << 14)
+        .request_timeout(Some(Duration::from_secs(5)))
+        .reconnect_delay_callback(|attempts| {
+            let base = Duration::from_millis(50 << attempts.min(5));
+            base.mul_f64(0.5 + fastrand::f64() / 2.0)
+        });
+    if let Some(path) = &settings.credentials {
+        let text = read(path).await?;
+        options = options
+            .credentials(&text)
+            .map_err(|source| ConnectError::Credentials {
+                path: path.display().to_string(),
+                source,
+            })?;
+    }
+    if let Some(path) = &settings.nkey {
+        options = options.nkey(read(path).await?.trim().to_owned());
+    }
+    let tls = &settings.tls;
+    if tls.required {
+        options = options.require_tls(true);
+    }
+    if let Some(ca) = &tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+async fn read(path: &std::path::Path) -> Result<String, ConnectError> {
+    tokio::fs::read_to_string(path)
+        .await
+        .map_err(|source| ConnectError::Credentials {
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+fn version(text: &str) -> Option<(i64, i64, i64)> {
+    let mut parts = text.split(['.', '-']).map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+pub(crate) fn write_headers(headers: &Headers) -> async_nats::HeaderMap {
+    let mut map = async_nats::HeaderMap::new();
+    for (name, value) in headers.iter() {
+        // A value with a line break would end the header; nothing of ours has one.
+        let value: String = value
+            .chars()
+            .filter(|char| !matches!(char, '\r' | '\n'))
+            .collect();
+        if let Ok(name) = name.parse::<async_nats::HeaderName>() {
+            map.append(name, value.as_str());
+        }
+    }
+    map
+}
+
+pub(crate) fn read_headers(map: &async_nats::HeaderMap) -> Headers {
+    let mut headers = Headers::new();
+    for (name, values) in map.iter() {
+        for value in values {
+            headers.push(name.as_ref(), value.as_str());
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(version("2.9.10").unwrap() < OLDEST_SERVER);
+        assert!(version("2.12.0").unwrap() >= OLDEST_SERVER);
+        assert!(version("2.15.1-RC.2").unwrap() >= OLDEST_SERVER);
+        assert_eq!(version("nonsense"), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading events back: batched direct get (NATS ADR-31), which `async-nats` does not have.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use carillon_protocol::headers::{Headers, name};
+use serde::Serialize;
+
+use crate::connection::{Bus, Message};
+
+/// Most subjects of one `multi_last` request; the server refuses more.
+const MAX_SUBJECTS: usize = 1024;
+/// Messages asked for at once.
+const BATCH: usize = 500;
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long a stale replica is asked again.
+const STALE: Duration = Duration::from_secs(5);
+
+/// A message as a stream has it.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    pub subject: String,
+    pub sequence: u64,
+    /// Milliseconds since 1970.
+    pub time: u64,
+    pub headers: Headers,
+    pub body: Bytes,
+}
+
+/// Why history could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    #[error("NATS does not answer")]
+    Away,
+    #[error("the answering replica stays behind")]
+    Stale,
+    #[error("refused by the server: {0}")]
+    Refused(String),
+}
+
+#[derive(Serialize)]
+struct MultiLast<'a> {
+    multi_last: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Next<'a> {
+    seq: u64,
+    next_by_subj: &'a str,
+    batch: usize,
+}
+
+/// How an answer ended.
+struct End {
+    pending: u64,
+    up_to: Option<u64>,
+}
+
+impl Bus {
+    /// Returns the last message of each subject that has one.
+    ///
+    /// With `at_least`, answers of replicas that have not reached that sequence are asked for again; one of
+    /// the subjects must then be known to have a message, since an empty answer does not tell how far it is.
+    pub async fn last(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        at_least: u64,
+    ) -> Result<Vec<StoredMessage>, HistoryError> {
+        let mut messages = Vec::new();
+        for subjects in subjects.chunks(MAX_SUBJECTS) {
+            let request = serde_json::to_vec(&MultiLast { multi_last: subjects }).expect("strings are JSON");
+            let request = Bytes::from(request);
+            let deadline = tokio::time::Instant::now() + STALE;
+            loop {
+                let (answer, end) = self.direct_get(stream, request.clone()).await?;
+                if at_least == 0 || end.up_to.is_some_and(|up_to| up_to >= at_least) {
+                    messages.extend(answer);
+                    break;
+                }
+                if tokio::time::Instant::now() > deadline {
+                    return Err(HistoryError::Stale);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Returns the messages of a subject with sequences in `(after, up_to]`, ascending, at most `limit`.
+    ///
+    /// `up_to` is a sequence that the subject is known to have had: a replica that has not reached it is asked
+    /// again.
+    pub async fn read(
+        &self,
+        stream: &str,
+        subject: &str,
+        after: u64,
+        up_to: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredMessage>, HistoryError> {
+        let mut messages: Vec<StoredMessage> = Vec::new();
+        let mut next = after + 1;
+        let mut retries = 0;
+        while next <= up_to && messages.len() < limit {
+            let batch = BATCH.min(limit - messages.len());
+            let request = serde_json::to_vec(&Next {
+                seq: next,
+                next_by_subj: subject,
+                batch,
+            })
+            .expect("strings are JSON");
+            let (answer, end) = self.direct_get(stream, request.into()).await?;
+            let reached = answer.last().map(|message| message.sequence);
+            messages.extend(answer.into_iter().filter(|message| message.sequence <= up_to));
+            match reached {
+                Some(sequence) if sequence >= up_to => break,
+                Some(sequence) => next = sequence + 1,
+                None => {}
+            }
+            if end.pending == 0 || reached.is_none() {
+                // The end of the subject: either what was at `up_to` has expired, or the replica is behind.
+                retries += 1;
+                if retries > 5 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20 * retries)).await;
+            }
+        }
+        Ok(messages)
+    }
+
+    async fn direct_get(
+        &self,
+        stream: &str,
+        request: Bytes,
+    ) -> Result<(Vec<StoredMessage>, End), HistoryError> {
+        let inbox = self.inbox();
+        let mut answers = self
+            .subscribe(&inbox, None)
+            .await
+            .map_err(|_| HistoryError::Away)?;
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let sent = self
+            .inner
+            .client
+            .publish_with_reply(subject, inbox, request)
+            .await;
+        sent.map_err(|_| HistoryError::Away)?;
+        let mut messages = Vec::new();
+        loop {
+            let answer = tokio::time::timeout(ANSWER, answers.next_raw()).await;
+            let Ok(Some(answer)) = answer else {
+                return Err(HistoryError::Away);
+            };
+            let status = answer.status.map(|status| status.as_u16());
+            let description = answer.description.clone().unwrap_or_default();
+            let message = Message::from(answer);
+            match status {
+                None => messages.extend(stored(message)),
+                Some(204) => {
+                    let end = End {
+                        pending: message.headers.number("Nats-Num-Pending").unwrap_or(0),
+                        up_to: message.headers.number("Nats-UpTo-Sequence"),
+                    };
+                    return Ok((messages, end));
+                }
+                Some(404) => {
+                    return Ok((
+                        messages,
+                        End {
+                            pending: 0,
+                            up_to: None,
+                        },
+                    ));
+                }
+                Some(503) => return Err(HistoryError::Away),
+                Some(code) => return Err(HistoryError::Refused(format!("{code} {description}"))),
+            }
+        }
+    }
+}
+
+impl crate::Subscription {
+    async fn next_raw(&mut self) -> Option<async_nats::Message> {
+        futures_util::StreamExt::next(&mut self.0).await
+    }
+}
+
+fn stored(message: Message) -> Option<StoredMessage> {
+    Some(StoredMessage {
+        sequence: message.headers.number(name::SEQUENCE)?,
+        subject: message.headers.get(name::STORED_SUBJECT)?.to_owned(),
+        time: message
+            .headers
+            .get("Nats-Time-Stamp")
+            .and_then(milliseconds)
+            .unwrap_or(0),
+        headers: message.headers,
+        body: message.body,
+    })
+}
+
+fn milliseconds(rfc3339: &str) -> Option<u64> {
+    let time = time::OffsetDateTime::parse(rfc3339, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+/// Returns the milliseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,24 @@
+//! NATS, as Carillon uses it; the only crate that names `async-nats`.
+//!
+//! Read [`Bus`] first: one connection, with requests, subscriptions and acknowledged stores. [`streams`]
+//! makes what the cluster keeps, [`history`] reads events back, [`table`] is a bucket with compare-and-set,
+//! [`ingest`] and [`lease`] are what a publisher's partition stands on, and [`link`] is the connection over
+//! which an edge gets its deliveries.
+
+mod connection;
+pub mod durable;
+pub mod history;
+pub mod ingest;
+pub mod lease;
+pub mod link;
+mod store;
+pub mod streams;
+pub mod table;
+
+pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError, Subscription};
+pub use history::{HistoryError, StoredMessage};
+pub use lease::Lease;
+pub use link::{Deliveries, Delivery, Link};
+pub use store::{Outgoing, StoreError, Stored};
+pub use streams::{Layout, Streams};
+pub use table::{Bucket, Change, Entry, Table, TableError, Watch};

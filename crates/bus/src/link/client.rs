@@ -1,0 +1,247 @@
+//! The link's task: connect, read, write, and again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use carillon_service::settings::Nats;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use super::codec::{self, Operation};
+use super::dial::{Address, DialError, Info, Stream, connect_options};
+use super::{Deliveries, Delivery, Link, back_off};
+
+/// How long a connection may take to stand.
+const DIAL: Duration = Duration::from_secs(5);
+/// How often the server is asked whether it lives; two questions without an answer end the connection.
+const PING: Duration = Duration::from_secs(5);
+/// Messages that are handled before other tasks get their turn.
+const TURN: usize = 256;
+
+pub(super) struct Client {
+    pub(super) settings: Nats,
+    pub(super) name: String,
+    pub(super) link: Link,
+    pub(super) deliveries: Arc<dyn Deliveries>,
+}
+
+struct Connected {
+    stream: Box<dyn Stream>,
+    buffer: BytesMut,
+    urls: Vec<String>,
+}
+
+impl Client {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut attempts = 0;
+        let mut known: Vec<Address> = Vec::new();
+        while !stop.is_cancelled() {
+            if known.is_empty() {
+                known = self.addresses();
+            }
+            let address = known.swap_remove(fastrand::usize(..known.len()));
+            let dialled = tokio::time::timeout(DIAL, self.dial(&address)).await;
+            match dialled {
+                Ok(Ok(connected)) => {
+                    attempts = 0;
+                    known = self.addresses();
+                    known.extend(
+                        connected
+                            .urls
+                            .iter()
+                            .filter_map(|url| Address::parse(url).ok())
+                            .map(|other| other.with_login_of(&address)),
+                    );
+                    let reason = self.serve(connected, &stop).await;
+                    if !stop.is_cancelled() {
+                        tracing::warn!(reason, "delivery link is down");
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "delivery link cannot connect"
+                ),
+                Err(_) => tracing::debug!("delivery link cannot connect in time"),
+            }
+            attempts += 1;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(back_off(attempts)) => {}
+            }
+        }
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        let addresses = self.settings.url.split(',').map(|url| Address::parse(url.trim()));
+        let (good, bad): (Vec<_>, Vec<_>) = addresses.partition(Result::is_ok);
+        for error in bad.into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "server address is left out");
+        }
+        let mut good: Vec<Address> = good.into_iter().filter_map(Result::ok).collect();
+        if good.is_empty() {
+            good.push(Address::parse("127.0.0.1:4222").expect("the default address is one"));
+        }
+        good
+    }
+
+    async fn dial(&self, address: &Address) -> Result<Connected, DialError> {
+        let protocol = |error: &dyn std::fmt::Display| DialError::Protocol(error.to_string());
+        let mut stream = address.connect().await?;
+        let mut buffer = BytesMut::with_capacity(4096);
+        let info = loop {
+            if let Some(operation) = codec::decode(&mut buffer).map_err(|error| protocol(&error))? {
+                match operation {
+                    Operation::Info(json) => {
+                        break serde_json::from_slice::<Info>(&json).map_err(|error| protocol(&error))?;
+                    }
+                    Operation::Error(text) => return Err(DialError::Refused(text)),
+                    _ => return Err(DialError::Protocol("no INFO at the start".to_owned())),
+                }
+            }
+            if stream
+                .read_buf(&mut buffer)
+                .await
+                .map_err(|error| protocol(&error))?
+                == 0
+            {
+                return Err(DialError::Protocol("closed before INFO".to_owned()));
+            }
+        };
+        let mut stream = address.secure(stream, &self.settings, info.tls_required).await?;
+        let options = connect_options(&self.settings, &self.name, address, &info)?;
+        let hello = format!("CONNECT {options}\r\nPING\r\n");
+        stream
+            .write_all(hello.as_bytes())
+            .await
+            .map_err(|error| protocol(&error))?;
+        loop {
+            match codec::decode(&mut buffer).map_err(|error| protocol(&error))? {
+                Some(Operation::Pong) => {
+                    return Ok(Connected {
+                        stream,
+                        buffer,
+                        urls: info.connect_urls,
+                    });
+                }
+                Some(Operation::Error(text)) => return Err(DialError::Refused(text)),
+                Some(_) => {}
+                None => {
+                    if stream
+                        .read_buf(&mut buffer)
+                        .await
+                        .map_err(|error| protocol(&error))?
+                        == 0
+                    {
+                        return Err(DialError::Protocol("closed before PONG".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, connected: Connected, stop: &CancellationToken) -> String {
+        let shared = &self.link.0;
+        shared.waiting.lock().clear();
+        shared.accepting.store(true, Ordering::SeqCst);
+        self.deliveries.connected(&mut |id, subject| {
+            codec::subscribe(&mut shared.waiting.lock(), id, subject);
+        });
+        shared.state.send_modify(|state| {
+            state.connected = true;
+            state.generation += 1;
+        });
+        shared.written.notify_one();
+        let (reading, writing) = tokio::io::split(connected.stream);
+        let reason = tokio::select! {
+            reason = self.read(reading, connected.buffer) => reason,
+            reason = self.write(writing) => reason,
+            () = stop.cancelled() => "stopped".to_owned(),
+        };
+        shared.state.send_modify(|state| state.connected = false);
+        shared.accepting.store(false, Ordering::SeqCst);
+        shared.waiting.lock().clear();
+        self.deliveries.disconnected();
+        reason
+    }
+
+    async fn read(&self, mut stream: ReadHalf<Box<dyn Stream>>, mut buffer: BytesMut) -> String {
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
+        let mut unanswered = 0;
+        loop {
+            let mut turn = 0;
+            loop {
+                match codec::decode(&mut buffer) {
+                    Ok(Some(Operation::Message {
+                        id,
+                        subject,
+                        headers,
+                        body,
+                    })) => {
+                        let Ok(subject) = std::str::from_utf8(&subject) else {
+                            continue;
+                        };
+                        self.deliveries.deliver(Delivery {
+                            id,
+                            subject,
+                            headers: &headers,
+                            body,
+                        });
+                    }
+                    Ok(Some(Operation::Ping)) => {
+                        let _ = self.link.write(|buffer| buffer.put_slice(b"PONG\r\n"));
+                    }
+                    Ok(Some(Operation::Pong)) => unanswered = 0,
+                    Ok(Some(Operation::Info(json))) => {
+                        if serde_json::from_slice::<Info>(&json).is_ok_and(|info| info.ldm) {
+                            return "the server shuts down".to_owned();
+                        }
+                    }
+                    // A permission that is missing concerns one subject; anything else ends with a close.
+                    Ok(Some(Operation::Error(error))) => tracing::error!(error, "the server refused"),
+                    Ok(Some(Operation::Ok)) => {}
+                    Ok(None) => break,
+                    Err(error) => return error.to_string(),
+                }
+                turn += 1;
+                if turn % TURN == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            if buffer.capacity() - buffer.len() < 16 * 1024 {
+                buffer.reserve(64 * 1024);
+            }
+            tokio::select! {
+                read = stream.read_buf(&mut buffer) => match read {
+                    Ok(0) => return "closed by the server".to_owned(),
+                    Ok(_) => {}
+                    Err(error) => return error.to_string(),
+                },
+                _ = tick.tick() => {
+                    unanswered += 1;
+                    if unanswered > 2 {
+                        return "the server does not answer".to_owned();
+                    }
+                    let _ = self.link.write(|buffer| buffer.put_slice(b"PING\r\n"));
+                }
+            }
+        }
+    }
+
+    async fn write(&self, mut stream: WriteHalf<Box<dyn Stream>>) -> String {
+        loop {
+            let bytes = std::mem::take(&mut *self.link.0.waiting.lock());
+            if bytes.is_empty() {
+                self.link.0.written.notified().await;
+                continue;
+            }
+            if let Err(error) = stream.write_all(&bytes).await {
+                return error.to_string();
+            }
+            if let Err(error) = stream.flush().await {
+                return error.to_string();
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The NATS client protocol, as far as the link speaks it.
+//!
+//! Source: the NATS protocol document, "Client Protocol".
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use carillon_protocol::headers::Headers;
+
+/// Longest control line that a server sends but for `INFO`.
+const MAX_LINE: usize = 64 * 1024;
+/// Largest message that is taken.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// What the server said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Info(Bytes),
+    Message {
+        id: u64,
+        subject: Bytes,
+        headers: Bytes,
+        body: Bytes,
+    },
+    Ping,
+    Pong,
+    Ok,
+    Error(String),
+}
+
+/// The server does not speak the protocol.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server broke the protocol: {0}")]
+pub(super) struct Broken(&'static str);
+
+/// Takes the next operation from the buffer, or `None` where more bytes are needed.
+pub(super) fn decode(buffer: &mut BytesMut) -> Result<Option<Operation>, Broken> {
+    let Some(end) = memchr(buffer) else {
+        return if buffer.len() > MAX_LINE {
+            Err(Broken("a line without end"))
+        } else {
+            Ok(None)
+        };
+    };
+    let line = &buffer[..end];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (verb, rest) = match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
+        Some(space) => (&line[..space], line[space + 1..].trim_ascii()),
+        None => (line, &line[line.len()..]),
+    };
+    let operation = match verb {
+        b"MSG" | b"HMSG" => return message(buffer, end),
+        b"PING" => Operation::Ping,
+        b"PONG" => Operation::Pong,
+        b"+OK" => Operation::Ok,
+        b"-ERR" => Operation::Error(String::from_utf8_lossy(rest).trim_matches('\'').to_owned()),
+        b"INFO" => Operation::Info(Bytes::copy_from_slice(rest)),
+        _ => return Err(Broken("an unknown operation")),
+    };
+    buffer.advance(end + 1);
+    Ok(Some(operation))
+}
+
+fn memchr(buffer: &[u8]) -> Option<usize> {
+    buffer.iter().position(|&byte| byte == b'\n')
+}
+
+/// `MSG <subject> <sid> [reply] <size>` and `HMSG <subject> <sid> [reply] <header size> <total size>`.
+fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broken> {
+    let has_headers = buffer[0] == b'H';
+    let mut parts: [&[u8]; 6] = [b""; 6];
+    let mut count = 0;
+    for part in buffer[..end]
+        .split(|byte| byte.is_ascii_whitespace())
+        .filter(|part| !part.is_empty())
+    {
+        *parts
+            .get_mut(count)
+            .ok_or(Broken("too many fields of a message"))? = part;
+        count += 1;
+    }
+    if count < 4 + usize::from(has_headers) {
+        return Err(Broken("too few fields of a message"));
+    }
+    let number = |part: &[u8]| {
+        std::str::from_utf8(part)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .ok_or(Broken("a number was expected"))
+    };
+    let id = number(parts[2])?;
+    let total = number(parts[count - 1])? as usize;
+    let header_size = if has_headers {
+        number(parts[count - 2])? as usize
+    } else {
+        0
+    };
+    if total > MAX_MESSAGE || header_size > total {
+        return Err(Broken("a message of impossible size"));
+    }
+    let subject_length = parts[1].len();
+    let subject_start = parts[1].as_ptr() as usize - buffer.as_ptr() as usize;
+    if buffer.len() < end + 1 + total + 2 {
+        buffer.reserve(end + 1 + total + 2 - buffer.len());
+        return Ok(None);
+    }
+    let mut frame = buffer.split_to(end + 1 + total + 2).freeze();
+    let subject = frame.slice(subject_start..subject_start + subject_length);
+    frame.advance(end + 1);
+    let headers = frame.split_to(header_size);
+    let body = frame.split_to(total - header_size);
+    Ok(Some(Operation::Message {
+        id,
+        subject,
+        headers,
+        body,
+    }))
+}
+
+pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str) {
+    for part in ["SUB ", subject, " ", itoa(id).as_str(), "\r\n"] {
+        buffer.put_slice(part.as_bytes());
+    }
+}
+
+pub(super) fn unsubscribe(buffer: &mut BytesMut, id: u64) {
+    for part in ["UNSUB ", itoa(id).as_str(), "\r\n"] {
+        buffer.put_slice(part.as_bytes());
+    }
+}
+
+pub(super) fn publish(
+    buffer: &mut BytesMut,
+    subject: &str,
+    reply: Option<&str>,
+    headers: &Headers,
+    body: &[u8],
+) {
+    let mut block = String::new();
+    if !headers.is_empty() {
+        block.push_str("NATS/1.0\r\n");
+        for (name, value) in headers.iter() {
+            for part in [name, ": ", value, "\r\n"] {
+                block.push_str(part);
+            }
+        }
+        block.push_str("\r\n");
+    }
+    buffer.put_slice(if block.is_empty() { b"PUB " } else { b"HPUB " });
+    buffer.put_slice(subject.as_bytes());
+    if let Some(reply) = reply {
+        buffer.put_u8(b' ');
+        buffer.put_slice(reply.as_bytes());
+    }
+    if !block.is_empty() {
+        buffer.put_slice(format!(" {}", block.len()).as_bytes());
+    }
+    buffer.put_slice(format!(" {}\r\n", block.len() + body.len()).as_bytes());
+    buffer.put_slice(block.as_bytes());
+    buffer.put_slice(body);
+    buffer.put_slice(b"\r\n");
+}
+
+fn itoa(number: u64) -> String {
+    number.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(bytes: &[u8]) -> Result<Vec<Operation>, Broken> {
+        let mut buffer = BytesMut::from(bytes);
+        let mut operations = Vec::new();
+        while let Some(operation) = decode(&mut buffer)? {
+            operations.push(operation);
+        }
+        Ok(operations)
+    }
+
+    #[test]
+    fn messages_come_with_and_without_headers() {
+        let operations =
+            all(b"MSG a.b 9 5\r\nhello\r\nHMSG x 7 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\nPING\r\n").unwrap();
+        let [
+            Operation::Message {
+                id: 9, subject, body, ..
+            },
+            Operation::Message {
+                id: 7,
+                headers,
+                body: hi,
+                ..
+            },
+            Operation::Ping,
+        ] = &operations[..]
+        else {
+            panic!("{operations:?}");
+        };
+        assert_eq!(
+            (&subject[..], &body[..], &hi[..]),
+            (&b"a.b"[..], &b"hello"[..], &b"hi"[..])
+        );
+        assert_eq!(headers.len(), 12);
+    }
+
+    #[test]
+    fn every_prefix_is_incomplete_and_loses_nothing() {
+        let whole = b"HMSG x 7 12 14\r\nNATS/1.0\r\n\r\nhi\r\n";
+        for cut in 0..whole.len() {
+            let mut buffer = BytesMut::from(&whole[..cut]);
+            assert_eq!(decode(&mut buffer), Ok(None), "{cut}");
+            buffer.extend_from_slice(&whole[cut..]);
+            assert!(matches!(
+                decode(&mut buffer),
+                Ok(Some(Operation::Message { id: 7, .. }))
+            ));
+            assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        for bytes in [
+            &b"HELLO\r\n"[..],
+            b"MSG a\r\n",
+            b"MSG a b c\r\n",
+            b"HMSG a 1 9 4\r\n",
+            b"MSG a 1 99999999999\r\n",
+        ] {
+            assert!(all(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_publish_counts_its_bytes() {
+        let mut buffer = BytesMut::new();
+        publish(&mut buffer, "s", Some("r"), &Headers::new().with("A", "1"), b"xy");
+        assert_eq!(&buffer[..], b"HPUB s r 18 20\r\nNATS/1.0\r\nA: 1\r\n\r\nxy\r\n");
+        buffer.clear();
+        publish(&mut buffer, "s", None, &Headers::new(), b"");
+        assert_eq!(&buffer[..], b"PUB s 0\r\n\r\n");
+    }
+}
