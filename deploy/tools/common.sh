@@ -13,10 +13,13 @@ has() { command -v "$1" >/dev/null 2>&1; }
 debian_install() {
     [ "$(id -u)" = 0 ] && has apt-get || return 1
     say "installing $* with apt-get"
-    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1; then
-        apt-get update -qq >/dev/null 2>&1 || true
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
-    fi
+    # Without package lists, or with old ones, the first attempt fails quickly.
+    apt install -y --no-install-recommends "$@" || { apt update && apt install -y --no-install-recommends "$@"; }
+}
+
+apt() {
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=30 \
+        -o Acquire::https::Timeout=30 "$@" >/dev/null 2>&1
 }
 
 # Runs the rest of the calling script once at a time, so that parallel test binaries may all call it.

@@ -30,12 +30,14 @@ pub fn chromium() -> Option<PathBuf> {
 pub fn not_run(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
+    // Set by cargo for the tests that it runs.
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
     eprintln!("not run: {reason}");
     let Some(path) = std::env::var_os(NOT_RUN) else {
         return;
     };
     let file = std::fs::File::options().create(true).append(true).open(&path);
-    if let Err(e) = file.and_then(|mut file| writeln!(file, "{test}: {reason}")) {
+    if let Err(e) = file.and_then(|mut file| writeln!(file, "{package} {test}: {reason}")) {
         panic!("cannot write to {}: {e}", path.display());
     }
 }

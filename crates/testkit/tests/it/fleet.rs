@@ -1,7 +1,7 @@
 use carillon_testkit::clients::{Driver, FleetPlan, Kind, Member, SioOptions};
 use serde_json::json;
 
-use crate::{SOON, echo};
+use crate::{SOON, echo, history};
 
 fn plan(url: &str, size: usize) -> FleetPlan {
     let member = |i| Member::new(format!("m{i}"), "good").join("join", json!(["room"]));
@@ -79,4 +79,26 @@ async fn a_ledger_tells_gaps_duplicates_and_disorder() {
     fleet
         .wait("is closed", SOON, |status| status.connected == 0)
         .await;
+}
+
+#[tokio::test]
+async fn a_websocket_fleet_resumes_from_where_it_had_caught_up() {
+    let driver = Driver::start().await;
+    let addr = history::server().await;
+    let fleet = driver.fleet(FleetPlan {
+        kind: Kind::Ws,
+        urls: vec![format!("ws://{addr}/ws")],
+        options: SioOptions::new(),
+        members: vec![Member::new("one", "good").topic("room")],
+    });
+    let status = fleet
+        .wait("has connected three times", SOON, |s| {
+            s.connects == 3 && s.connected == 1
+        })
+        .await;
+    assert_eq!((status.recovered, status.unrecovered), (2, 0), "{status:?}");
+
+    let ledger = fleet.ledger().await;
+    assert!(ledger[0].streams["room"].is_exactly(1, 30), "{ledger:?}");
+    assert_eq!(ledger[0].reread, 10);
 }

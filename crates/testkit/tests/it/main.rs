@@ -5,6 +5,7 @@
 mod clients;
 mod echo;
 mod fleet;
+mod history;
 mod leaks;
 mod nats;
 mod process;
