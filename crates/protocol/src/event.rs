@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::headers::{Headers, name};
 use crate::names::{self, BadName};
-use crate::token;
+use crate::{rawjson, socketio, token};
 
 /// An event as it is stored in EVENTS and delivered to edges.
 ///
@@ -54,7 +54,10 @@ impl Payload {
             Self::One(_) => self.text(),
             Self::Many(_) => {
                 let text = self.text().trim();
-                text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).trim()
+                text.strip_prefix('[')
+                    .and_then(|text| text.strip_suffix(']'))
+                    .unwrap_or(text)
+                    .trim()
             }
         }
     }
@@ -108,7 +111,7 @@ impl BadEvent {
 struct Body<'a> {
     #[serde(borrow)]
     event: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     args: Option<&'a RawValue>,
@@ -128,21 +131,42 @@ struct Body<'a> {
     data_base64: Option<&'a RawValue>,
 }
 
+/// Reads a member that is there, `null` included, which `Option` alone would take for absent.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(deserializer).map(Some)
+}
+
 impl Draft {
     /// Reads a body: Carillon's own form, or a CloudEvents 1.0 JSON event.
     pub fn read(body: &[u8], time: u64) -> Result<Self, BadEvent> {
         let body: Body<'_> = serde_json::from_slice(body).map_err(BadEvent::Json)?;
+        for raw in [body.data, body.args].into_iter().flatten() {
+            rawjson::check_depth(raw.get()).map_err(|_| BadEvent::Field("data nests too deep"))?;
+        }
         let cloud = body.specversion.is_some() && body.event.is_none();
         let name = if cloud { body.kind } else { body.event };
         let name: String = field(name.ok_or(BadEvent::NoEvent)?, "event must be a string")?;
         names::check_event(&name)?;
-        let payload = if cloud { cloud_payload(&body)? } else { payload(&body)? };
-        let id = body.id.map(|raw| field::<String>(raw, "id must be a string")).transpose()?;
+        if socketio::is_reserved(&name) {
+            return Err(BadEvent::Field("the event's name is reserved by Socket.IO"));
+        }
+        let payload = if cloud {
+            cloud_payload(&body)?
+        } else {
+            payload(&body)?
+        };
+        let id = body
+            .id
+            .map(|raw| field::<String>(raw, "id must be a string"))
+            .transpose()?;
         if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 256) {
             return Err(BadEvent::Field("id has 1 to 256 bytes"));
         }
         let except = match body.except.filter(|_| !cloud) {
-            Some(raw) => except(&field::<Vec<String>>(raw, "except must be an array of socket ids")?)?,
+            Some(raw) => except(&field::<Vec<String>>(
+                raw,
+                "except must be an array of socket ids",
+            )?)?,
             None => None,
         };
         let ttl = match body.ttl.filter(|_| !cloud) {
@@ -152,8 +176,22 @@ impl Draft {
         if ttl == Some(0) {
             return Err(BadEvent::Field("ttl must be at least 1 second"));
         }
-        let at = body.at.filter(|_| !cloud).map(|raw| field::<String>(raw, "at must be an RFC 3339 time")).transpose()?;
-        Ok(Self { event: Event { name, payload, id, except, time }, ttl, at })
+        let at = body
+            .at
+            .filter(|_| !cloud)
+            .map(|raw| field::<String>(raw, "at must be an RFC 3339 time"))
+            .transpose()?;
+        Ok(Self {
+            event: Event {
+                name,
+                payload,
+                id,
+                except,
+                time,
+            },
+            ttl,
+            at,
+        })
     }
 }
 
@@ -165,9 +203,7 @@ fn payload(body: &Body<'_>) -> Result<Payload, BadEvent> {
     match (body.data, body.args) {
         (Some(_), Some(_)) => Err(BadEvent::Field("data and args exclude each other")),
         (Some(data), None) => Ok(Payload::One(Bytes::copy_from_slice(data.get().as_bytes()))),
-        (None, Some(args)) => {
-            Payload::from_array(args).map_err(|_| BadEvent::Field("args must be an array"))
-        }
+        (None, Some(args)) => Payload::from_array(args).map_err(|_| BadEvent::Field("args must be an array")),
         (None, None) => Ok(Payload::NONE),
     }
 }
@@ -189,15 +225,24 @@ pub fn except(sids: &[String]) -> Result<Option<String>, BadEvent> {
     if sids.len() > 1000 {
         return Err(BadEvent::Field("except has at most 1000 socket ids"));
     }
-    let plain = |sid: &String| sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let plain = |sid: &String| {
+        sid.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
     let known: Vec<&str> = sids.iter().filter(|sid| plain(sid)).map(String::as_str).collect();
-    Ok(if known.is_empty() { None } else { Some(known.join(",")) })
+    Ok(if known.is_empty() {
+        None
+    } else {
+        Some(known.join(","))
+    })
 }
 
 impl Event {
     /// Writes everything but the payload into headers.
     pub fn headers(&self) -> Headers {
-        let mut headers = Headers::new().with(name::EVENT, token::encode(&self.name)).with(name::TIME, self.time.to_string());
+        let mut headers = Headers::new()
+            .with(name::EVENT, token::encode(&self.name))
+            .with(name::TIME, self.time.to_string());
         if matches!(self.payload, Payload::Many(_)) {
             headers.push(name::ARGS, "1");
         }
@@ -214,11 +259,17 @@ impl Event {
     pub fn from_message<'a>(header: impl Fn(&str) -> Option<&'a str>, body: Bytes) -> Option<Self> {
         let name = token::decode(header(name::EVENT)?).ok()?.into_owned();
         std::str::from_utf8(&body).ok()?;
-        let payload = if header(name::ARGS).is_some() { Payload::Many(body) } else { Payload::One(body) };
+        let payload = if header(name::ARGS).is_some() {
+            Payload::Many(body)
+        } else {
+            Payload::One(body)
+        };
         Some(Self {
             name,
             payload,
-            id: header(name::ID).and_then(|id| token::decode(id).ok()).map(|id| id.into_owned()),
+            id: header(name::ID)
+                .and_then(|id| token::decode(id).ok())
+                .map(|id| id.into_owned()),
             except: header(name::EXCEPT).map(str::to_owned),
             time: header(name::TIME).and_then(|time| time.parse().ok()).unwrap_or(0),
         })
@@ -235,25 +286,53 @@ mod tests {
 
     #[test]
     fn a_body_is_read_without_changing_its_data() {
-        let draft = read(r#"{"event":"a","data": {"b":1.50, "a":1e400 } ,"id":"x","except":["s1","s2"],"ttl":3}"#).unwrap();
-        assert_eq!(draft.event.payload, Payload::One(r#"{"b":1.50, "a":1e400 }"#.into()));
+        let draft =
+            read(r#"{"event":"a","data": {"b":1.50, "a":1e400 } ,"id":"x","except":["s1","s2"],"ttl":3}"#)
+                .unwrap();
+        assert_eq!(
+            draft.event.payload,
+            Payload::One(r#"{"b":1.50, "a":1e400 }"#.into())
+        );
         assert_eq!(draft.event.except.as_deref(), Some("s1,s2"));
-        assert_eq!((draft.event.id.as_deref(), draft.ttl, draft.event.time), (Some("x"), Some(3), 7));
+        assert_eq!(
+            (draft.event.id.as_deref(), draft.ttl, draft.event.time),
+            (Some("x"), Some(3), 7)
+        );
     }
 
     #[test]
     fn arguments_are_one_many_or_none() {
-        assert_eq!(read(r#"{"event":"a","args":[1]}"#).unwrap().event.payload, Payload::One("1".into()));
-        assert_eq!(read(r#"{"event":"a","args":[1,2]}"#).unwrap().event.payload.arguments(), "1,2");
+        assert_eq!(
+            read(r#"{"event":"a","args":[1]}"#).unwrap().event.payload,
+            Payload::One("1".into())
+        );
+        assert_eq!(
+            read(r#"{"event":"a","args":[1,2]}"#)
+                .unwrap()
+                .event
+                .payload
+                .arguments(),
+            "1,2"
+        );
         assert_eq!(read(r#"{"event":"a"}"#).unwrap().event.payload.arguments(), "");
-        assert_eq!(read(r#"{"event":"a","data":null}"#).unwrap().event.payload.arguments(), "null");
+        assert_eq!(
+            read(r#"{"event":"a","data":null}"#)
+                .unwrap()
+                .event
+                .payload
+                .arguments(),
+            "null"
+        );
     }
 
     #[test]
     fn cloud_events_are_events() {
         let body = r#"{"specversion":"1.0","type":"com.example.x","source":"/s","id":"7","data":{"n":1}}"#;
         let draft = read(body).unwrap();
-        assert_eq!((draft.event.name.as_str(), draft.event.id.as_deref()), ("com.example.x", Some("7")));
+        assert_eq!(
+            (draft.event.name.as_str(), draft.event.id.as_deref()),
+            ("com.example.x", Some("7"))
+        );
         assert_eq!(draft.event.payload.text(), r#"{"n":1}"#);
     }
 

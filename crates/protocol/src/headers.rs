@@ -68,7 +68,10 @@ impl Headers {
 
     /// Returns the first value of a header; names are compared without case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Returns a header as a number.
@@ -89,7 +92,9 @@ impl Headers {
 
 /// Looks a header up in the raw block of an `HMSG` without building anything.
 pub fn find<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
-    lines(block).find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).and_then(|(_, value)| std::str::from_utf8(value).ok())
+    lines(block)
+        .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+        .and_then(|(_, value)| std::str::from_utf8(value).ok())
 }
 
 /// Walks over the fields of a raw header block, past its version line.
@@ -103,7 +108,9 @@ pub fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
             let end = memchr::memchr(b'\n', rest)?;
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
             rest = &rest[end + 1..];
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
+            let Some(colon) = memchr::memchr(b':', line) else {
+                continue;
+            };
             return Some((&line[..colon], line[colon + 1..].trim_ascii()));
         }
     })

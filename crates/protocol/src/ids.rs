@@ -104,7 +104,11 @@ impl EngineId {
 
     /// Returns the edge that opened the session.
     pub fn edge(&self) -> EdgeId {
-        EdgeId(self.0[..EdgeId::LEN].try_into().expect("an engine id is longer than an edge id"))
+        EdgeId(
+            self.0[..EdgeId::LEN]
+                .try_into()
+                .expect("an engine id is longer than an edge id"),
+        )
     }
 }
 

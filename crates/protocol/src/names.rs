@@ -177,7 +177,9 @@ impl Room {
 impl Namespace {
     /// Checks a namespace's name.
     pub fn new(text: &str) -> Result<Self, BadName> {
-        let Some(path) = text.strip_prefix('/') else { return Err(BadName::Namespace) };
+        let Some(path) = text.strip_prefix('/') else {
+            return Err(BadName::Namespace);
+        };
         if text.len() > MAX_ROOM || path == "main" {
             return Err(BadName::Namespace);
         }
@@ -220,7 +222,11 @@ impl Namespace {
 
 /// Checks an event's name.
 pub fn check_event(name: &str) -> Result<&str, BadName> {
-    if name.is_empty() || name.len() > MAX_EVENT { Err(BadName::Event) } else { Ok(name) }
+    if name.is_empty() || name.len() > MAX_EVENT {
+        Err(BadName::Event)
+    } else {
+        Ok(name)
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +235,12 @@ mod tests {
 
     #[test]
     fn namespaces_have_tokens() {
-        for (name, token) in [("/", "main"), ("/chat", "chat"), ("/a/b", "a/b"), ("/a.b", "a%2Eb")] {
+        for (name, token) in [
+            ("/", "main"),
+            ("/chat", "chat"),
+            ("/a/b", "a/b"),
+            ("/a.b", "a%2Eb"),
+        ] {
             let namespace = Namespace::new(name).unwrap();
             assert_eq!(namespace.token(), token);
             assert_eq!(Namespace::from_token(token).unwrap(), namespace);

@@ -83,7 +83,11 @@ impl Transport {
 impl Record {
     /// Walks over every room that the session hears, but for those that it left.
     pub fn heard(&self, sid: Sid) -> impl Iterator<Item = Room> {
-        let own = [self.user.as_deref().map(Room::of_user), Some(Room::of_session(sid)), Some(Room::all())];
+        let own = [
+            self.user.as_deref().map(Room::of_user),
+            Some(Room::of_session(sid)),
+            Some(Room::all()),
+        ];
         let mut rooms: Vec<Room> = own.into_iter().flatten().collect();
         rooms.extend(self.automatic.iter().cloned());
         rooms.retain(|room| !self.left.contains(room));

@@ -22,7 +22,9 @@ pub struct Address {
 impl Subjects {
     /// Takes the prefix, `rt` by default.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        Self {
+            prefix: prefix.into(),
+        }
     }
 
     /// Returns the prefix.
@@ -32,7 +34,12 @@ impl Subjects {
 
     /// A subject of the given kind in a namespace: `rt.<kind>.<ns>.<token>`.
     fn named(&self, kind: &str, namespace: &Namespace, name: &str) -> String {
-        format!("{}.{kind}.{}.{}", self.prefix, namespace.token(), token::encode(name))
+        format!(
+            "{}.{kind}.{}.{}",
+            self.prefix,
+            namespace.token(),
+            token::encode(name)
+        )
     }
 
     /// Where teams publish durable events.
@@ -62,12 +69,24 @@ impl Subjects {
 
     /// Where an event is stored.
     pub fn event(&self, namespace: &Namespace, room: &Room) -> String {
-        format!("{}.event.{}.{}.{}", self.prefix, namespace.token(), room.class().token(), room.token())
+        format!(
+            "{}.event.{}.{}.{}",
+            self.prefix,
+            namespace.token(),
+            room.class().token(),
+            room.token()
+        )
     }
 
     /// Where a stored event and a signal are delivered.
     pub fn delivery(&self, namespace: &Namespace, room: &Room) -> String {
-        format!("{}.out.{}.{}.{}", self.prefix, namespace.token(), room.class().token(), room.token())
+        format!(
+            "{}.out.{}.{}.{}",
+            self.prefix,
+            namespace.token(),
+            room.class().token(),
+            room.token()
+        )
     }
 
     /// Where an edge stores the probes that prove its subscriptions, in the stream of a namespace.
@@ -138,19 +157,29 @@ impl Subjects {
     /// Reads `rt.<kind>.<ns>.<room>`.
     pub fn read(&self, kind: &str, subject: &str) -> Result<Address, BadName> {
         let tokens = self.tokens(kind, subject).ok_or(BadName::Room)?;
-        let [namespace, room] = tokens[..] else { return Err(BadName::Room) };
-        Ok(Address { namespace: Namespace::from_token(namespace)?, room: Room::from_token(room)? })
+        let [namespace, room] = tokens[..] else {
+            return Err(BadName::Room);
+        };
+        Ok(Address {
+            namespace: Namespace::from_token(namespace)?,
+            room: Room::from_token(room)?,
+        })
     }
 
     /// Reads `rt.<kind>.<ns>.<class>.<room>` of a stored event or a delivery.
     pub fn read_classed(&self, kind: &str, subject: &str) -> Result<Address, BadName> {
         let tokens = self.tokens(kind, subject).ok_or(BadName::Room)?;
-        let [namespace, class, room] = tokens[..] else { return Err(BadName::Room) };
+        let [namespace, class, room] = tokens[..] else {
+            return Err(BadName::Room);
+        };
         let room = Room::from_token(room)?;
         if room.class().token() != class {
             return Err(BadName::Room);
         }
-        Ok(Address { namespace: Namespace::from_token(namespace)?, room })
+        Ok(Address {
+            namespace: Namespace::from_token(namespace)?,
+            room,
+        })
     }
 
     /// Splits what follows `rt.<kind>.` into tokens.
@@ -163,7 +192,9 @@ impl Subjects {
 
 /// Returns whether a subject's class token says that it holds rooms of this class.
 pub fn class_of(token: &str) -> Option<Class> {
-    [Class::User, Class::Session, Class::Other].into_iter().find(|class| class.token() == token)
+    [Class::User, Class::Session, Class::Other]
+        .into_iter()
+        .find(|class| class.token() == token)
 }
 
 #[cfg(test)]
@@ -177,15 +208,28 @@ mod tests {
         let room = Room::new("a.b *").unwrap();
         let subject = subjects.publish(&namespace, &room);
         assert_eq!(subject, "rt.pub.chat.a%2Eb%20%2A");
-        assert_eq!(subjects.read("pub", &subject).unwrap(), Address { namespace: namespace.clone(), room: room.clone() });
+        assert_eq!(
+            subjects.read("pub", &subject).unwrap(),
+            Address {
+                namespace: namespace.clone(),
+                room: room.clone()
+            }
+        );
         let event = subjects.event(&namespace, &room);
-        assert_eq!(subjects.read_classed("event", &event).unwrap(), Address { namespace, room });
+        assert_eq!(
+            subjects.read_classed("event", &event).unwrap(),
+            Address { namespace, room }
+        );
     }
 
     #[test]
     fn the_list_subject_is_no_room() {
         let subjects = Subjects::new("rt");
-        assert!(subjects.read("pub", &subjects.publish_list(&Namespace::main())).is_err());
+        assert!(
+            subjects
+                .read("pub", &subjects.publish_list(&Namespace::main()))
+                .is_err()
+        );
         assert!(subjects.read("pub", "rt.pub.main").is_err());
         assert!(subjects.read("pub", "rt.pub.main.a.b").is_err());
         assert!(subjects.read_classed("out", "rt.out.main.r.user:42").is_err());

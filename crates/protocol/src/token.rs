@@ -56,8 +56,12 @@ pub fn decode(token: &str) -> Result<Cow<'_, str>, BadToken> {
             rest = tail;
             continue;
         }
-        let [high, low, tail @ ..] = tail else { return Err(BadToken::Percent) };
-        let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return Err(BadToken::Percent) };
+        let [high, low, tail @ ..] = tail else {
+            return Err(BadToken::Percent);
+        };
+        let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
+            return Err(BadToken::Percent);
+        };
         let decoded = high << 4 | low;
         if !must_encode(decoded) {
             return Err(BadToken::Percent);
@@ -65,11 +69,15 @@ pub fn decode(token: &str) -> Result<Cow<'_, str>, BadToken> {
         bytes.push(decoded);
         rest = tail;
     }
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| BadToken::Utf8)
+    String::from_utf8(bytes)
+        .map(Cow::Owned)
+        .map_err(|_| BadToken::Utf8)
 }
 
 fn digit(hex: u8) -> Option<u8> {
-    HEX.iter().position(|&known| known == hex).map(|value| value as u8)
+    HEX.iter()
+        .position(|&known| known == hex)
+        .map(|value| value as u8)
 }
 
 #[cfg(test)]
@@ -80,7 +88,13 @@ mod tests {
 
     #[test]
     fn names_of_the_contract() {
-        for (name, token) in [("a.b", "a%2Eb"), ("user:42", "user:42"), ("a/b", "a/b"), ("é", "%C3%A9"), ("50%", "50%25")] {
+        for (name, token) in [
+            ("a.b", "a%2Eb"),
+            ("user:42", "user:42"),
+            ("a/b", "a/b"),
+            ("é", "%C3%A9"),
+            ("50%", "50%25"),
+        ] {
             assert_eq!(encode(name), token);
             assert_eq!(decode(token).unwrap(), name);
         }
