@@ -1,0 +1,416 @@
+//! What the owner of a partition does: read, check, store, acknowledge.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use carillon_bus::durable::{Delivered, DurableError};
+use carillon_bus::ingest::Ingest;
+use carillon_protocol::event::Event;
+use carillon_protocol::headers::name;
+use carillon_protocol::names::Namespace;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use crate::backoff::Backoff;
+use crate::check::{Accepted, Arrival, Kind, Refusal};
+use crate::dead::Letter;
+use crate::pipeline::Partition;
+use crate::pipeline::queue::{Bounds, Entry, Job, Load, Queue};
+use crate::pipeline::store::{Content, Copy, Fate, Outcome, Shipment, Store};
+use crate::pipeline::tails::{Origin, Tail, Tails};
+use crate::schedule::{self, Appointment};
+use crate::{metrics, receipt, signal, trace};
+
+/// What a partition holds in memory, and how much goes into one atomic batch.
+const BOUNDS: Bounds = Bounds {
+    copies: 8192,
+    bytes: 64 << 20,
+    job_entries: 100,
+    job_bytes: 1 << 20,
+};
+/// Stores at once, each for other rooms.
+const JOBS: usize = 256;
+/// Refused and scheduled events at once.
+const ASIDES: usize = 64;
+/// Half of the rooms whose ends are remembered.
+const ROOMS: usize = 50_000;
+/// Ten years; a number that JetStream cannot read as a duration would be refused for ever.
+const LONGEST_TTL: u64 = 10 * 365 * 24 * 3600;
+/// Messages between two looks at how many wait.
+const PENDING_EVERY: u64 = 64;
+
+/// A message of INGEST that is an event.
+struct Item {
+    delivered: Arc<Delivered>,
+    namespace: Namespace,
+    content: Arc<Content>,
+    span: Span,
+}
+
+/// Work that has ended.
+enum Done {
+    Stored {
+        load: Load,
+        tails: HashMap<Arc<str>, Tail>,
+        sequences: Vec<u64>,
+    },
+    Aside {
+        sequence: u64,
+    },
+}
+
+type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
+
+/// The owner of a partition for one term.
+pub(super) struct Owner<'a> {
+    partition: &'a Partition,
+    store: Store,
+    term: u64,
+}
+
+/// What is on its way while the partition is read.
+struct Reading<'a> {
+    owner: &'a Owner<'a>,
+    queue: Queue<Item>,
+    tails: Tails,
+    work: FuturesUnordered<Work<'a>>,
+    asides: usize,
+    /// Sequences of INGEST that are waiting or being stored.
+    known: HashSet<u64>,
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn new(partition: &'a Partition, store: Store, term: u64) -> Self {
+        Self {
+            partition,
+            store,
+            term,
+        }
+    }
+
+    /// Stores the partition's events until another publisher owns it, or until shutdown.
+    pub(super) async fn run(&self, shutdown: &CancellationToken) {
+        let Partition {
+            bus, streams, index, ..
+        } = self.partition;
+        let mut backoff = Backoff::new();
+        while !shutdown.is_cancelled() {
+            let ended = match Ingest::open(bus, &streams.ingest, *index, self.term).await {
+                Ok(mut ingest) => {
+                    backoff.reset();
+                    Reading::new(self).run(&mut ingest, shutdown).await
+                }
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(()) => return,
+                Err(DurableError::Lost) => {
+                    tracing::info!(partition = index, "another publisher reads the partition");
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, partition = index, "partition has to be read anew"),
+            }
+            if shutdown.run_until_cancelled(backoff.wait()).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+impl<'a> Reading<'a> {
+    fn new(owner: &'a Owner<'a>) -> Self {
+        Self {
+            owner,
+            queue: Queue::new(BOUNDS),
+            tails: Tails::new(ROOMS),
+            work: FuturesUnordered::new(),
+            asides: 0,
+            known: HashSet::new(),
+        }
+    }
+
+    /// Reads until the consumer fails; at shutdown, until what is being stored is stored.
+    async fn run(mut self, ingest: &mut Ingest, shutdown: &CancellationToken) -> Result<(), DurableError> {
+        let mut read: u64 = 0;
+        loop {
+            let stopping = shutdown.is_cancelled();
+            if stopping && self.work.is_empty() {
+                return Ok(());
+            }
+            while !stopping && self.work.len() < JOBS + self.asides {
+                let Some(job) = self.queue.take() else { break };
+                let work = self.ship(job);
+                self.work.push(work);
+            }
+            let may_read = !stopping && !self.queue.is_full() && self.asides < ASIDES;
+            tokio::select! {
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.finish(done),
+                delivered = ingest.next(), if may_read => {
+                    let delivered = delivered?;
+                    if read.is_multiple_of(PENDING_EVERY) || delivered.pending == 0 {
+                        metrics::pending(self.owner.partition.index, delivered.pending);
+                    }
+                    read += 1;
+                    self.take_in(delivered);
+                }
+                () = shutdown.cancelled(), if !stopping => {}
+            }
+        }
+    }
+
+    fn take_in(&mut self, delivered: Delivered) {
+        if !self.known.insert(delivered.sequence) {
+            // Delivered again while it is being stored; its acknowledgement counts for both.
+            return;
+        }
+        let delivered = Arc::new(delivered);
+        let partition = self.owner.partition;
+        let subject = published_subject(partition, &delivered.subject);
+        let arrival = Arrival {
+            kind: Kind::Publish,
+            subject: &subject,
+            headers: &delivered.headers,
+            body: &delivered.body,
+            time: delivered.time,
+        };
+        match partition.checker.check(arrival) {
+            Err(refusal) => {
+                let letter = self.letter(&delivered, arrival, &refusal);
+                self.put_aside(self.refuse(Arc::clone(&delivered), letter, refusal));
+            }
+            Ok(accepted) if !schedule::is_due(accepted.at, &delivered.headers, OffsetDateTime::now_utc()) => {
+                let appointment = Appointment {
+                    name: delivered.sequence.to_string(),
+                    at: accepted.at.unwrap_or_else(OffsetDateTime::now_utc),
+                    target: subject.clone(),
+                    headers: delivered.headers.clone(),
+                    body: delivered.body.clone(),
+                };
+                self.put_aside(self.postpone(Arc::clone(&delivered), subject, appointment));
+            }
+            Ok(accepted) if delivered.headers.get(signal::EPHEMERAL).is_some() => {
+                self.put_aside(self.pass_on(Arc::clone(&delivered), accepted));
+            }
+            Ok(accepted) => self.enqueue(delivered, accepted),
+        }
+    }
+
+    fn enqueue(&mut self, delivered: Arc<Delivered>, accepted: Accepted) {
+        let Accepted {
+            namespace,
+            rooms,
+            draft,
+            ..
+        } = accepted;
+        let event = draft.event;
+        let span = tracing::info_span!("store", namespace = %namespace, ingest = delivered.sequence);
+        trace::join(&span, &delivered.headers);
+        let subjects = self.owner.partition.bus.subjects();
+        let rooms: Vec<Arc<str>> = rooms
+            .iter()
+            .map(|room| subjects.event(&namespace, room).into())
+            .collect();
+        let id: Option<Arc<str>> = event.id.as_deref().map(Arc::from);
+        let bytes = delivered.body.len();
+        let content = Arc::new(content(&event, draft.ttl, &delivered, &span));
+        let value = Item {
+            delivered,
+            namespace,
+            content,
+            span,
+        };
+        self.queue.push(Entry {
+            value,
+            rooms,
+            bytes,
+            id,
+        });
+    }
+
+    fn letter(&self, delivered: &Delivered, arrival: Arrival<'_>, refusal: &Refusal) -> Letter {
+        let once = format!("dead:{}:{}", delivered.sequence, delivered.time);
+        Letter::new(self.owner.partition.bus.subjects(), arrival, refusal, Some(&once))
+    }
+
+    fn put_aside(&mut self, work: Work<'a>) {
+        self.asides += 1;
+        self.work.push(work);
+    }
+
+    fn refuse(&self, delivered: Arc<Delivered>, letter: Letter, refusal: Refusal) -> Work<'a> {
+        let bus = &self.owner.partition.bus;
+        Box::pin(async move {
+            tracing::debug!(%refusal, ingest = delivered.sequence, "event refused");
+            letter.keep(bus).await;
+            receipt::send(bus, &delivered.headers, &Fate::Refused(refusal)).await;
+            let _ = delivered.ack().await;
+            Done::Aside {
+                sequence: delivered.sequence,
+            }
+        })
+    }
+
+    fn postpone(&self, delivered: Arc<Delivered>, subject: String, appointment: Appointment) -> Work<'a> {
+        let bus = &self.owner.partition.bus;
+        Box::pin(async move {
+            if let Err(refusal) = appointment.keep(bus).await {
+                bury(bus, &delivered, &subject, &refusal).await;
+            }
+            let _ = delivered.ack().await;
+            Done::Aside {
+                sequence: delivered.sequence,
+            }
+        })
+    }
+
+    fn pass_on(&self, delivered: Arc<Delivered>, accepted: Accepted) -> Work<'a> {
+        let bus = &self.owner.partition.bus;
+        Box::pin(async move {
+            let span = tracing::info_span!("signal", namespace = %accepted.namespace);
+            trace::join(&span, &delivered.headers);
+            let Accepted {
+                namespace,
+                rooms,
+                draft,
+                ..
+            } = accepted;
+            let sent = signal::send(bus, &namespace, &rooms, &draft.event, &delivered.headers, &span).await;
+            if let Err(error) = sent {
+                tracing::warn!(%error, "signal is not passed on");
+            }
+            let _ = delivered.ack().await;
+            Done::Aside {
+                sequence: delivered.sequence,
+            }
+        })
+    }
+
+    /// Begins to store a job.
+    fn ship(&self, job: Job<Item>) -> Work<'a> {
+        let (entries, load) = job.split();
+        let streams = &self.owner.partition.streams;
+        let namespace = entries[0].value.namespace.clone();
+        let stream = streams
+            .of(&namespace)
+            .map(|stream| stream.name.clone())
+            .unwrap_or_default();
+        let mut copies = Vec::new();
+        let mut tails = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            for room in &entry.rooms {
+                if let Some(tail) = self.tails.get(room) {
+                    tails.insert(Arc::clone(room), tail);
+                }
+                let content = Arc::clone(&entry.value.content);
+                copies.push(Copy {
+                    room: Arc::clone(room),
+                    content,
+                    entry: index,
+                });
+            }
+        }
+        let shipment = Shipment {
+            namespace,
+            stream,
+            copies,
+            entries: entries.len(),
+            tails,
+        };
+        let (store, partition) = (&self.owner.store, self.owner.partition);
+        let items: Vec<Item> = entries.into_iter().map(|entry| entry.value).collect();
+        let span = items[0].span.clone();
+        let work = async move {
+            let Outcome { tails, fates } = store.deliver(shipment).await;
+            let mut sequences = Vec::with_capacity(items.len());
+            for (item, fate) in items.into_iter().zip(fates) {
+                let delivered = &item.delivered;
+                if let Fate::Refused(refusal) = &fate {
+                    let subject = published_subject(partition, &delivered.subject);
+                    bury(&partition.bus, delivered, &subject, refusal).await;
+                }
+                metrics::store_time(delivered.time);
+                receipt::send(&partition.bus, &delivered.headers, &fate).await;
+                let _ = delivered.ack().await;
+                sequences.push(delivered.sequence);
+            }
+            Done::Stored {
+                load,
+                tails,
+                sequences,
+            }
+        };
+        Box::pin(work.instrument(span))
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Stored {
+                load,
+                tails,
+                sequences,
+            } => {
+                for (room, tail) in tails {
+                    self.tails.set(room, tail);
+                }
+                self.queue.finish(load);
+                for sequence in sequences {
+                    self.known.remove(&sequence);
+                }
+            }
+            Done::Aside { sequence } => {
+                self.asides -= 1;
+                self.known.remove(&sequence);
+            }
+        }
+    }
+}
+
+/// Keeps what the server does not take as a dead letter.
+async fn bury(bus: &carillon_bus::Bus, delivered: &Delivered, subject: &str, refusal: &Refusal) {
+    let arrival = Arrival {
+        kind: Kind::Publish,
+        subject,
+        headers: &delivered.headers,
+        body: &delivered.body,
+        time: delivered.time,
+    };
+    let once = format!("dead:{}:{}", delivered.sequence, delivered.time);
+    Letter::new(bus.subjects(), arrival, refusal, Some(&once))
+        .keep(bus)
+        .await;
+}
+
+/// INGEST keeps `rt.pub.<ns>.<room>` as `rt.ingest.<partition>.<ns>.<room>`.
+fn published_subject(partition: &Partition, subject: &str) -> String {
+    let subjects = partition.bus.subjects();
+    match subjects.tokens("ingest", subject).as_deref() {
+        Some([_, rest @ ..]) => format!("{}.pub.{}", subjects.prefix(), rest.join(".")),
+        Some([]) | None => subject.to_owned(),
+    }
+}
+
+fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) -> Content {
+    let origin = Origin {
+        sequence: delivered.sequence,
+        time: delivered.time,
+    };
+    let mut headers = event.headers().with(name::INGEST, delivered.sequence.to_string());
+    trace::pass_on(span, &delivered.headers, &mut headers);
+    let mut once = event.id.as_ref().map(|id| format!("id {id}"));
+    if let Some(ttl) = ttl {
+        headers.push(name::TTL, format!("{}s", ttl.min(LONGEST_TTL)));
+        // It may be gone before a new owner looks whether it was stored.
+        once = once.or_else(|| Some(format!("ingest {} {}", origin.sequence, origin.time)));
+    }
+    Content {
+        headers,
+        body: event.payload.json().clone(),
+        origin,
+        once,
+    }
+}

@@ -1,0 +1,412 @@
+//! Storing: the same copies again and again until EVENTS has them, in order and once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use carillon_bus::{Bus, Outgoing, StoreError, Stored};
+use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::names::Namespace;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::backoff::Backoff;
+use crate::check::Refusal;
+use crate::metrics;
+use crate::pipeline::tails::{Origin, Tail};
+
+/// An acknowledgement after this time counts as late: edges look whether they missed the delivery.
+const LATE: Duration = Duration::from_secs(1);
+/// No room's sequence: a store that expects it is never done.
+const NEVER: u64 = 1 << 62;
+/// JetStream's answers that the same message gets for ever.
+const PERMANENT: [u64; 4] = [10052, 10097, 10165, 10166];
+/// Ids asked for at once.
+const LOOKUPS: usize = 32;
+
+/// An event as it is written to each of its rooms.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// All headers but those that depend on the room and the moment.
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+    pub(crate) origin: Origin,
+    /// What names the event within a room, for the removal of duplicates.
+    pub(crate) once: Option<String>,
+}
+
+/// One event in one room.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    pub(crate) room: Arc<str>,
+    pub(crate) content: Arc<Content>,
+    /// The entry of the shipment that it belongs to.
+    pub(crate) entry: usize,
+}
+
+/// What is stored together: events for one room, or one event for several.
+#[derive(Debug)]
+pub(crate) struct Shipment {
+    pub(crate) namespace: Namespace,
+    pub(crate) stream: String,
+    pub(crate) copies: Vec<Copy>,
+    pub(crate) entries: usize,
+    /// The rooms that are known; the others are looked up.
+    pub(crate) tails: HashMap<Arc<str>, Tail>,
+}
+
+/// What became of a shipment.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tails: HashMap<Arc<str>, Tail>,
+    /// By entry.
+    pub(crate) fates: Vec<Fate>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is in the history; the highest sequence of its copies, where that is known.
+    Stored(Option<u64>),
+    /// The server does not take it.
+    Refused(Refusal),
+}
+
+/// Where shipments go.
+#[derive(Clone)]
+pub(crate) struct Store {
+    bus: Bus,
+    /// A server bears 50 atomic batches of a stream at a time.
+    batches: Arc<Semaphore>,
+}
+
+/// A shipment on its way.
+struct Voyage<'a> {
+    store: &'a Store,
+    shipment: Shipment,
+    fates: Vec<Fate>,
+    /// Whether the copies are one event for several rooms.
+    list: bool,
+    /// One copy at a time: something in the batch is not taken.
+    careful: bool,
+    /// An attempt has failed, so the next acknowledgement may stand for a delivery that nobody got.
+    doubtful: bool,
+}
+
+impl Store {
+    pub(crate) fn new(bus: Bus, batches: usize) -> Self {
+        Self {
+            bus,
+            batches: Arc::new(Semaphore::new(batches.max(1))),
+        }
+    }
+
+    /// Stores a shipment, however long it takes.
+    pub(crate) async fn deliver(&self, shipment: Shipment) -> Outcome {
+        let list = shipment.entries == 1 && shipment.copies.len() > 1;
+        let fates = vec![Fate::Stored(None); shipment.entries];
+        let voyage = Voyage {
+            store: self,
+            shipment,
+            fates,
+            list,
+            careful: false,
+            doubtful: false,
+        };
+        voyage.run().await
+    }
+
+    /// Returns the sequence of the event that the stream remembers under this name.
+    ///
+    /// JetStream looks for a duplicate before it compares the expected sequence, so a store that can never
+    /// be done is a question.
+    async fn find(&self, copy: &Copy) -> Option<u64> {
+        let once = copy.message_id()?;
+        let headers = Headers::new()
+            .with(name::MSG_ID, once)
+            .with(name::EXPECTED, NEVER.to_string());
+        match self.bus.store(&copy.room, &headers, Bytes::new()).await {
+            Ok(Stored {
+                sequence,
+                duplicate: true,
+            }) => Some(sequence),
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+impl Copy {
+    /// JetStream removes duplicates in the whole stream, so the room is part of the name.
+    fn message_id(&self) -> Option<String> {
+        let once = self.content.once.as_ref()?;
+        let mut hash = Sha256::new();
+        hash.update(self.room.as_bytes());
+        hash.update([0]);
+        hash.update(once.as_bytes());
+        Some(
+            hash.finalize()[..16]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
+    }
+}
+
+impl Voyage<'_> {
+    async fn run(mut self) -> Outcome {
+        let mut backoff = Backoff::new();
+        self.look_up(true, &mut backoff).await;
+        loop {
+            self.drop_covered();
+            if self.shipment.copies.is_empty() {
+                break;
+            }
+            let begun = Instant::now();
+            let error = match self.attempt().await {
+                Ok(stored) => {
+                    self.landed(stored);
+                    if self.doubtful || stored.duplicate || begun.elapsed() > LATE {
+                        self.sync().await;
+                    }
+                    self.doubtful = false;
+                    backoff.reset();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.failed(error, &mut backoff).await;
+        }
+        Outcome {
+            tails: self.shipment.tails,
+            fates: self.fates,
+        }
+    }
+
+    /// Reads the ends of rooms: of those that are not known, or of all.
+    async fn look_up(&mut self, missing: bool, backoff: &mut Backoff) {
+        let mut rooms: Vec<String> = self
+            .shipment
+            .copies
+            .iter()
+            .map(|copy| copy.room.to_string())
+            .collect();
+        if missing {
+            rooms.retain(|room| !self.shipment.tails.contains_key(room.as_str()));
+        }
+        rooms.sort_unstable();
+        rooms.dedup();
+        if rooms.is_empty() {
+            return;
+        }
+        let found = loop {
+            match self.store.bus.last(&self.shipment.stream, &rooms, 0).await {
+                Ok(found) => break found,
+                Err(error) => {
+                    tracing::debug!(%error, stream = self.shipment.stream, "rooms cannot be read yet")
+                }
+            }
+            backoff.wait().await;
+        };
+        let mut found: HashMap<&str, Tail> = found
+            .iter()
+            .map(|message| (message.subject.as_str(), Tail::of(message)))
+            .collect();
+        for room in &rooms {
+            let tail = self.shipment.tails.entry(room.as_str().into()).or_default();
+            *tail = tail.again(found.remove(room.as_str()));
+        }
+    }
+
+    /// Forgets what the rooms already have.
+    fn drop_covered(&mut self) {
+        let Self { shipment, fates, .. } = self;
+        let before = shipment.copies.len();
+        shipment.copies.retain(|copy| {
+            let Some(tail) = shipment
+                .tails
+                .get(&copy.room)
+                .filter(|tail| tail.covers(copy.content.origin))
+            else {
+                return true;
+            };
+            if tail.ends_with(copy.content.origin) {
+                fates[copy.entry].stored_at(tail.sequence);
+            }
+            false
+        });
+        metrics::duplicates((before - shipment.copies.len()) as u64);
+    }
+
+    /// The copies that the next attempt sends.
+    fn next(&self) -> &[Copy] {
+        let count = if self.careful && !self.list {
+            1
+        } else {
+            self.shipment.copies.len()
+        };
+        &self.shipment.copies[..count]
+    }
+
+    async fn attempt(&self) -> Result<Stored, StoreError> {
+        let copies = self.next();
+        let mut messages = Vec::with_capacity(copies.len());
+        let mut last: Option<&Arc<str>> = None;
+        for (index, copy) in copies.iter().enumerate() {
+            let mut headers = copy.content.headers.clone();
+            if let Some(id) = copy.message_id() {
+                headers.push(name::MSG_ID, id);
+            }
+            if self.list && copies.len() > 1 {
+                let set = format!("{};{index};{}", copy.content.origin.sequence, copies.len());
+                headers.push(name::SET, set);
+            }
+            // Within a batch the server checks a room once, at its first message.
+            if last != Some(&copy.room) {
+                let tail = self.shipment.tails.get(&copy.room).copied().unwrap_or_default();
+                headers.push(name::EXPECTED, tail.sequence.to_string());
+            }
+            last = Some(&copy.room);
+            messages.push(Outgoing {
+                subject: copy.room.to_string(),
+                headers,
+                body: copy.content.body.clone(),
+            });
+        }
+        if messages.len() > 1 {
+            let _batch = self
+                .store
+                .batches
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            return self.store.bus.store_batch(messages).await;
+        }
+        let Some(only) = messages.pop() else {
+            return Err(StoreError::Timeout);
+        };
+        self.store
+            .bus
+            .store(&only.subject, &only.headers, only.body)
+            .await
+    }
+
+    /// Takes an acknowledgement for what was sent.
+    fn landed(&mut self, stored: Stored) {
+        let count = self.next().len();
+        if stored.duplicate {
+            metrics::duplicates(1);
+        } else {
+            metrics::stored(count as u64);
+        }
+        let copies = self.shipment.copies.drain(..count);
+        for (index, copy) in copies.enumerate() {
+            let sequence = stored.sequence.saturating_sub((count - 1 - index) as u64);
+            let tail = self.shipment.tails.entry(copy.room).or_default();
+            *tail = tail.after(sequence, copy.content.origin);
+            self.fates[copy.entry].stored_at(sequence);
+        }
+    }
+
+    async fn failed(&mut self, error: StoreError, backoff: &mut Backoff) {
+        tracing::debug!(%error, stream = self.shipment.stream, copies = self.next().len(), "store has to be repeated");
+        metrics::retry();
+        self.doubtful = true;
+        self.sync().await;
+        match error {
+            StoreError::WrongLastSequence => {
+                // Either an earlier attempt was stored, or another writer was here, or history has expired.
+                let before = self.shipment.tails.clone();
+                self.look_up(false, backoff).await;
+                if self.shipment.tails == before {
+                    backoff.wait().await;
+                }
+            }
+            StoreError::DuplicateInBatch => {
+                self.look_up(false, backoff).await;
+                self.drop_covered();
+                if !self.drop_duplicates().await {
+                    backoff.wait().await;
+                }
+            }
+            StoreError::TooLarge => {
+                self.refuse(Refusal::new("too_large", "the event does not fit into a message"))
+            }
+            StoreError::Refused { code, description } if PERMANENT.contains(&code) => {
+                self.refuse(Refusal::new("not_storable", format!("{description} ({code})")));
+            }
+            StoreError::Refused { .. } | StoreError::Timeout | StoreError::NoStream | StoreError::Away => {
+                tracing::warn!(%error, stream = self.shipment.stream, "events are not stored yet");
+                backoff.wait().await;
+            }
+        }
+    }
+
+    /// Forgets the copies that the stream remembers by their id; returns whether there were any.
+    async fn drop_duplicates(&mut self) -> bool {
+        let store = self.store;
+        let mut found = Vec::with_capacity(self.shipment.copies.len());
+        for copies in self.shipment.copies.chunks(LOOKUPS) {
+            found.extend(join_all(copies.iter().map(|copy| store.find(copy))).await);
+        }
+        let mut found = found.into_iter();
+        let Self { shipment, fates, .. } = self;
+        let before = shipment.copies.len();
+        // The rooms' ends stay as they are: other copies in front of these may still have to be stored.
+        shipment.copies.retain(|copy| match found.next().flatten() {
+            Some(sequence) => {
+                fates[copy.entry].stored_at(sequence);
+                false
+            }
+            None => true,
+        });
+        metrics::duplicates((before - shipment.copies.len()) as u64);
+        before > shipment.copies.len()
+    }
+
+    /// Gives up what the server will never take, once it is clear which event that is.
+    fn refuse(&mut self, refusal: Refusal) {
+        if !self.list && !self.careful && self.shipment.copies.len() > 1 {
+            self.careful = true;
+            return;
+        }
+        let count = self.next().len();
+        for copy in self.shipment.copies.drain(..count) {
+            self.fates[copy.entry] = Fate::Refused(refusal.clone());
+        }
+    }
+
+    /// Tells the edges that they may have missed deliveries to these rooms.
+    async fn sync(&self) {
+        let rooms: BTreeMap<&Arc<str>, u64> = self
+            .shipment
+            .tails
+            .iter()
+            .map(|(room, tail)| (room, tail.sequence))
+            .collect();
+        let from = rooms.values().min().copied().unwrap_or(0);
+        let subjects = self.store.bus.subjects();
+        let rooms: Vec<String> = rooms
+            .into_keys()
+            .filter_map(|subject| subjects.read_classed("event", subject).ok())
+            .map(|address| address.room.as_str().to_owned())
+            .collect();
+        let body = serde_json::json!({ "from": from, "namespace": self.shipment.namespace, "rooms": rooms });
+        let subject = subjects.sync(&self.shipment.stream);
+        // Best effort: edges also look at every room once a minute.
+        let _ = self
+            .store
+            .bus
+            .publish(&subject, &Headers::new(), body.to_string().into())
+            .await;
+    }
+}
+
+impl Fate {
+    fn stored_at(&mut self, sequence: u64) {
+        if let Self::Stored(known) = self {
+            *known = (*known).max(Some(sequence));
+        }
+    }
+}

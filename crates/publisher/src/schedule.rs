@@ -1,0 +1,134 @@
+//! Events for later: kept in INGEST until their time, then on the normal way.
+
+use bytes::Bytes;
+use carillon_bus::{Bus, StoreError};
+use carillon_protocol::headers::{Headers, name};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::backoff::Backoff;
+use crate::check::Refusal;
+
+/// Present where the time of delivery has come, whatever this machine's clock says.
+pub(crate) const FIRED: &str = "Carillon-Fired";
+
+const SCHEDULE: &str = "Nats-Schedule";
+const TARGET: &str = "Nats-Schedule-Target";
+/// Refusals after which the event is given up; others than a malformed schedule pass.
+const ATTEMPTS: u32 = 20;
+
+/// Returns whether an event has to wait.
+pub(crate) fn is_due(at: Option<OffsetDateTime>, headers: &Headers, now: OffsetDateTime) -> bool {
+    at.is_none_or(|at| at <= now) || headers.get(FIRED).is_some()
+}
+
+/// An event that waits for its time.
+#[derive(Debug, Clone)]
+pub(crate) struct Appointment {
+    /// Names the appointment; a second one of the same name replaces the first.
+    pub(crate) name: String,
+    pub(crate) at: OffsetDateTime,
+    /// The subject on which it comes back.
+    pub(crate) target: String,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+}
+
+impl Appointment {
+    /// Keeps the event until its time, however long it takes to store that.
+    pub(crate) async fn keep(&self, bus: &Bus) -> Result<(), Refusal> {
+        let (subject, headers) = (bus.subjects().scheduled(&self.name), self.headers());
+        let mut backoff = Backoff::new();
+        let mut refused = 0;
+        loop {
+            match bus.store(&subject, &headers, self.body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::TooLarge) => {
+                    return Err(Refusal::new("too_large", "the event does not fit into a message"));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "event for later is not stored yet");
+                    refused += u32::from(matches!(error, StoreError::Refused { code, .. } if code != 0));
+                    if refused >= ATTEMPTS {
+                        return Err(Refusal::new("not_storable", error.to_string()));
+                    }
+                }
+            }
+            backoff.wait().await;
+        }
+    }
+
+    fn headers(&self) -> Headers {
+        let mut headers = Headers::new()
+            .with(SCHEDULE, format!("@at {}", seconds(self.at)))
+            .with(TARGET, self.target.clone())
+            .with(name::MSG_ID, format!("at:{}", self.name))
+            .with(FIRED, "1");
+        for (name, value) in self.headers.iter() {
+            if !name.to_ascii_lowercase().starts_with("nats-") && headers.get(name).is_none() {
+                headers.push(name, value);
+            }
+        }
+        headers
+    }
+}
+
+/// The server knows whole seconds; an event comes late rather than early.
+fn seconds(at: OffsetDateTime) -> String {
+    let utc = at.to_offset(time::UtcOffset::UTC);
+    let up = if utc.nanosecond() == 0 {
+        utc
+    } else {
+        utc.checked_add(time::Duration::SECOND).unwrap_or(utc)
+    };
+    let whole = up.replace_nanosecond(0).unwrap_or(up);
+    whole
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| "9999-12-31T23:59:59Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> OffsetDateTime {
+        OffsetDateTime::parse(text, &Rfc3339).unwrap()
+    }
+
+    #[test]
+    fn times_are_rounded_up_to_seconds_of_utc() {
+        assert_eq!(
+            seconds(at("2030-01-01T02:00:00.25+02:00")),
+            "2030-01-01T00:00:01Z"
+        );
+        assert_eq!(seconds(at("2030-01-01T00:00:59Z")), "2030-01-01T00:00:59Z");
+        assert_eq!(seconds(at("9999-12-31T23:59:59.5Z")), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn an_event_waits_once() {
+        let (now, later) = (at("2030-01-01T00:00:00Z"), Some(at("2030-01-01T00:00:01Z")));
+        assert!(!is_due(later, &Headers::new(), now));
+        assert!(is_due(later, &Headers::new().with(FIRED, "1"), now));
+        assert!(is_due(Some(now), &Headers::new(), now) && is_due(None, &Headers::new(), now));
+    }
+
+    #[test]
+    fn headers_of_the_server_are_not_taken_over() {
+        let headers = Headers::new()
+            .with("Nats-Rollup", "all")
+            .with("Carillon-Fired", "2")
+            .with("X", "1");
+        let appointment = Appointment {
+            name: "7".into(),
+            at: at("2030-01-01T00:00:00Z"),
+            target: "rt.pub.main.a".into(),
+            headers,
+            body: Bytes::new(),
+        };
+        let headers = appointment.headers();
+        assert_eq!(headers.get("Nats-Rollup"), None);
+        assert_eq!((headers.get("X"), headers.get(FIRED)), (Some("1"), Some("1")));
+        assert_eq!(headers.get(SCHEDULE), Some("@at 2030-01-01T00:00:00Z"));
+    }
+}

@@ -1,0 +1,15 @@
+//! The publisher over a real nats-server.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it is surprised")]
+
+mod dead;
+mod demo;
+mod http;
+mod lists;
+mod mqtt;
+mod publish;
+mod restart;
+mod schedule;
+mod signal;
+mod stage;
+mod takeover;

@@ -1,0 +1,103 @@
+use bytes::Bytes;
+use carillon_protocol::headers::{Headers, name};
+use carillon_testkit::{http, wait};
+use serde_json::json;
+
+use crate::stage::{LIMIT, Stage, is_numbered};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_nats_in_the_middle_loses_and_repeats_nothing() {
+    const COUNT: usize = 600;
+    let mut stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    let bus = stage.bus.clone();
+    let sending = async {
+        for number in 0..COUNT {
+            let headers = Headers::new().with(name::MSG_ID, format!("m{number}"));
+            let body = Bytes::from(json!({ "event": "e", "data": number }).to_string());
+            wait::until("a stored event", LIMIT, async || {
+                bus.store("rt.pub.main.a", &headers, body.clone()).await.ok()
+            })
+            .await;
+        }
+    };
+    let restarting = async {
+        for part in [1, 2] {
+            stage.room("a", part * COUNT / 4).await;
+            if part == 1 {
+                stage.nats.kill()
+            } else {
+                stage.nats.stop().await
+            }
+            let client = http::client();
+            let url = |path: &str| format!("http://{}{path}", publisher.admin);
+            wait::until_true("an unready publisher", LIMIT, async || {
+                client
+                    .get(url("/readyz"))
+                    .send()
+                    .await
+                    .is_ok_and(|response| response.status().as_u16() == 503)
+            })
+            .await;
+            assert_eq!(
+                client
+                    .get(url("/healthz"))
+                    .send()
+                    .await
+                    .unwrap()
+                    .status()
+                    .as_u16(),
+                200
+            );
+            stage.nats.restart().await;
+            wait::until_true("a ready publisher", LIMIT, async || {
+                client
+                    .get(url("/readyz"))
+                    .send()
+                    .await
+                    .is_ok_and(|response| response.status().as_u16() == 200)
+            })
+            .await;
+        }
+    };
+    tokio::join!(sending, restarting);
+    stage.room("a", COUNT).await;
+    stage.ingest_is_empty().await;
+    is_numbered(&stage.room("a", COUNT).await, COUNT);
+    publisher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_waits_for_nats_and_then_says_so() {
+    let mut stage = Stage::new().await;
+    stage.options.config.ingest_timeout = std::time::Duration::from_secs(3);
+    let publisher = stage.publisher().await;
+    let event = |data: u32| json!({ "rooms": ["a"], "event": "e", "data": data });
+    stage.nats.kill();
+    let ready = format!("http://{}/readyz", publisher.addr);
+    wait::until_true("an unready publisher", LIMIT, async || {
+        http::client()
+            .get(&ready)
+            .send()
+            .await
+            .is_ok_and(|response| response.status().as_u16() == 503)
+    })
+    .await;
+    for body in [
+        event(0),
+        json!({ "rooms": ["a"], "event": "e", "ephemeral": true }),
+    ] {
+        let (status, problem) = publisher.post("/v1/events", body).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (503, &json!("unavailable")),
+            "{problem}"
+        );
+    }
+    // A request that waits is answered once NATS is back.
+    let (answer, ()) = tokio::join!(publisher.post("/v1/events", event(1)), stage.nats.restart());
+    assert_eq!(answer.0, 202, "{}", answer.1);
+    let stored = stage.room("a", 1).await;
+    assert!(crate::stage::data(&stored).contains(&"1".to_owned()));
+    publisher.stop().await;
+}

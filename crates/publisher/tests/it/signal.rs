@@ -1,0 +1,60 @@
+use bytes::Bytes;
+use carillon_protocol::headers::{Headers, name};
+
+use crate::stage::{LIMIT, Stage};
+
+#[tokio::test]
+async fn a_signal_is_delivered_in_order_and_not_stored() {
+    let stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    let mut deliveries = stage.bus.subscribe("rt.out.chat.>", None).await.unwrap();
+    stage.bus.flush().await;
+    for number in 0..100 {
+        let body = Bytes::from(format!(r#"{{"event":"typing","data":{number},"except":["s"]}}"#));
+        stage
+            .bus
+            .publish("rt.signal.chat.lobby", &Headers::new(), body)
+            .await
+            .unwrap();
+    }
+    for number in 0..100 {
+        let delivery = tokio::time::timeout(LIMIT, deliveries.next())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(delivery.subject, "rt.out.chat.r.lobby");
+        assert_eq!(delivery.body, number.to_string());
+        assert_eq!(delivery.headers.get(name::EVENT), Some("typing"));
+        assert_eq!(delivery.headers.get(name::EXCEPT), Some("s"));
+        assert_eq!(delivery.headers.get(name::SEQUENCE), None);
+    }
+    assert!(stage.read("RT_EVENTS", "rt.event.chat.r.lobby").await.is_empty());
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn two_publishers_share_signals() {
+    let stage = Stage::new().await;
+    let publishers = [stage.publisher().await, stage.publisher().await];
+    let mut deliveries = stage.bus.subscribe("rt.out.main.r.lobby", None).await.unwrap();
+    stage.bus.flush().await;
+    for number in 0..200 {
+        let body = Bytes::from(format!(r#"{{"event":"e","data":{number}}}"#));
+        stage
+            .bus
+            .publish("rt.signal.main.lobby", &Headers::new(), body)
+            .await
+            .unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let delivery = tokio::time::timeout(LIMIT, deliveries.next())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(seen.insert(delivery.body), "delivered twice");
+    }
+    for publisher in publishers {
+        publisher.stop().await;
+    }
+}
