@@ -30,7 +30,9 @@ impl Default for Rate {
     }
 }
 
-/// `{ every = "25s" }`: an event that the client answers with another, or is closed.
+/// `{ every = "25s" }`: an event that the client answers with another.
+///
+/// A client that has answered once is closed when it stops doing so.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Heartbeat {
@@ -44,6 +46,8 @@ pub struct Heartbeat {
     /// How long the answer may take.
     #[serde(with = "duration")]
     pub timeout: Duration,
+    /// Closes a client that has never answered, too.
+    pub required: bool,
 }
 
 impl Default for Heartbeat {
@@ -53,6 +57,7 @@ impl Default for Heartbeat {
             answer: "pong".to_owned(),
             every: Duration::from_secs(25),
             timeout: Duration::from_secs(20),
+            required: false,
         }
     }
 }
