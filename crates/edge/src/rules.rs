@@ -13,7 +13,6 @@ mod error;
 mod event;
 mod expression;
 mod limit;
-mod pattern;
 mod published;
 mod room;
 mod sanitize;

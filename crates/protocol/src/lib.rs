@@ -12,6 +12,7 @@ pub mod ids;
 pub mod message;
 pub mod names;
 pub mod offset;
+pub mod pattern;
 pub mod rawjson;
 pub mod session;
 pub mod socketio;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use carillon_protocol::names::{Class, Room, check_event};
+use carillon_protocol::pattern::Pattern;
 use carillon_service::settings::{self, JoinPolicy, Overflow, PresenceEvents};
 
 use super::context::{Context, Membership, User};
 use super::error::{Mistakes, Refusal, Texts, code};
 use super::expression::Expression;
-use super::pattern::Pattern;
 use super::template::Template;
 use super::variables::{Variable, Variables};
 
@@ -163,7 +163,10 @@ impl RoomRule {
             let Some(name) = name else { continue };
             mistakes.check(&[path, &["presence", key]].concat(), server_event(name));
         }
-        let pattern = mistakes.check(&at("pattern"), Pattern::compile(&rule.pattern))?;
+        let pattern = mistakes.check(
+            &at("pattern"),
+            Pattern::new(&rule.pattern).map_err(|error| error.to_string()),
+        )?;
         let join = match &rule.join {
             None => Join::Nobody,
             Some(JoinPolicy::Ask) => Join::Ask,

@@ -4,9 +4,28 @@
 //! room into a parameter; `{id*}` stands for any characters and may only come last. Each parameter takes as
 //! few characters as it can, the last one the rest, and nothing is tried twice.
 
+/// A pattern that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPattern {
+    #[error("expected a pattern such as \"classroom:{{id}}\"")]
+    Empty,
+    #[error("expected a closing }}")]
+    Unclosed,
+    #[error("a closing }} without an opening one")]
+    Unopened,
+    #[error("expected a name between the braces, found {0:?}")]
+    Name(String),
+    #[error("the parameter {0:?} comes twice")]
+    Twice(String),
+    #[error("{{{0}}} may only come last")]
+    NotLast(String),
+    #[error("expected text between {{{0}}} and the next parameter")]
+    Adjacent(String),
+}
+
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub struct Pattern {
     text: String,
     /// What stands before the first parameter.
     head: String,
@@ -22,16 +41,17 @@ struct Parameter {
 }
 
 impl Pattern {
-    pub(super) fn compile(text: &str) -> Result<Self, String> {
+    /// Reads a pattern.
+    pub fn new(text: &str) -> Result<Self, BadPattern> {
         if text.is_empty() {
-            return Err("expected a pattern such as \"classroom:{id}\"".to_owned());
+            return Err(BadPattern::Empty);
         }
         let (head, mut rest) = text
             .split_once('{')
             .map_or((text, None), |(head, rest)| (head, Some(rest)));
         let mut parameters: Vec<Parameter> = Vec::new();
         while let Some(part) = rest {
-            let (written, after) = part.split_once('}').ok_or("expected a closing }")?;
+            let (written, after) = part.split_once('}').ok_or(BadPattern::Unclosed)?;
             let (tail, next) = after
                 .split_once('{')
                 .map_or((after, None), |(tail, rest)| (tail, Some(rest)));
@@ -39,18 +59,16 @@ impl Pattern {
                 .strip_suffix('*')
                 .map_or((written, false), |name| (name, true));
             if !is_name(name) {
-                return Err(format!("expected a name between the braces, found {written:?}"));
+                return Err(BadPattern::Name(written.to_owned()));
             }
             if parameters.iter().any(|known| known.name == name) {
-                return Err(format!("the parameter {name:?} comes twice"));
+                return Err(BadPattern::Twice(name.to_owned()));
             }
             if any && !after.is_empty() {
-                return Err(format!("{{{written}}} may only come last"));
+                return Err(BadPattern::NotLast(written.to_owned()));
             }
             if tail.is_empty() && next.is_some() {
-                return Err(format!(
-                    "expected text between {{{written}}} and the next parameter"
-                ));
+                return Err(BadPattern::Adjacent(written.to_owned()));
             }
             parameters.push(Parameter {
                 name: name.to_owned(),
@@ -60,7 +78,7 @@ impl Pattern {
             rest = next;
         }
         if head.contains('}') || parameters.iter().any(|parameter| parameter.tail.contains('}')) {
-            return Err("a closing } without an opening one".to_owned());
+            return Err(BadPattern::Unopened);
         }
         Ok(Self {
             text: text.to_owned(),
@@ -69,17 +87,23 @@ impl Pattern {
         })
     }
 
-    pub(super) fn text(&self) -> &str {
+    /// Returns the pattern as it was written.
+    pub fn text(&self) -> &str {
         &self.text
     }
 
     /// Returns what the pattern begins with.
-    pub(super) fn head(&self) -> &str {
+    pub fn head(&self) -> &str {
         &self.head
     }
 
+    /// Returns whether the room fits.
+    pub fn matches(&self, room: &str) -> bool {
+        self.parse(room).is_some()
+    }
+
     /// Returns the parameters' values if the room fits.
-    pub(super) fn parse<'r>(&self, room: &'r str) -> Option<Vec<(&str, &'r str)>> {
+    pub fn parse<'r>(&self, room: &'r str) -> Option<Vec<(&str, &'r str)>> {
         let mut rest = room.strip_prefix(self.head.as_str())?;
         let mut values = Vec::with_capacity(self.parameters.len());
         for (at, parameter) in self.parameters.iter().enumerate() {
@@ -116,7 +140,7 @@ mod tests {
     use super::*;
 
     fn parse<'a>(pattern: &str, room: &'a str) -> Option<Vec<(String, &'a str)>> {
-        let pattern = Pattern::compile(pattern).unwrap();
+        let pattern = Pattern::new(pattern).unwrap();
         Some(
             pattern
                 .parse(room)?
@@ -158,7 +182,7 @@ mod tests {
             ("{a}:{a}", "comes twice"),
             ("{a*}:b", "only come last"),
         ] {
-            let problem = Pattern::compile(pattern).unwrap_err();
+            let problem = Pattern::new(pattern).unwrap_err().to_string();
             assert!(problem.contains(expected), "{pattern}: {problem}");
         }
     }
@@ -166,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_room_is_read_without_a_panic(room in ".{0,40}", pattern in "[a:/]{0,2}(\\{x\\}[a:/]{1,2})?\\{y\\*?\\}") {
-            if let Ok(pattern) = Pattern::compile(&pattern) {
+            if let Ok(pattern) = Pattern::new(&pattern) {
                 for (_, value) in pattern.parse(&room).unwrap_or_default() {
                     prop_assert!(!value.is_empty());
                 }
