@@ -24,6 +24,8 @@ pub enum Start {
     All,
     /// With the next message that comes.
     New,
+    /// With the first message after this sequence.
+    After(u64),
 }
 
 /// A durable consumer, open for reading.
@@ -77,6 +79,7 @@ impl Durable {
             deliver_policy: match start {
                 Start::All => DeliverPolicy::All,
                 Start::New => DeliverPolicy::New,
+                Start::After(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence + 1 },
             },
             filter_subjects: filters,
             ..pull::Config::default()
