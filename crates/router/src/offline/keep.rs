@@ -1,0 +1,135 @@
+//! Copying an event to the subject of an offline user.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use carillon_bus::{HistoryError, StoreError, StoredMessage};
+use carillon_protocol::event::{Event, Payload};
+use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::names::{Namespace, Room};
+use carillon_protocol::offset::Offset;
+use carillon_protocol::session::Record;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::metrics;
+use crate::router::Router;
+
+/// Why an event was not kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The body of a kept event: the form of a published one, with where and when it was.
+#[derive(Serialize)]
+struct Body<'a> {
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    namespace: &'a Namespace,
+    room: &'a Room,
+    offset: Cow<'a, str>,
+    ts: u64,
+}
+
+/// Keeps what came to a user's room since shortly before its last session was gone.
+pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> Result<(), KeepError> {
+    let (Some(user), Some(stream)) = (record.user.as_deref(), router.streams.of(&record.namespace)) else {
+        return Ok(());
+    };
+    let from = gone.saturating_sub(millis(router.settings.router.offline_margin));
+    let subject = router
+        .bus
+        .subjects()
+        .event(&record.namespace, &Room::of_user(user));
+    let last = router
+        .bus
+        .last(&stream.name, std::slice::from_ref(&subject), 0)
+        .await?;
+    let Some(last) = last.first().filter(|last| last.time >= from) else {
+        return Ok(());
+    };
+    // In a stream made anew nothing is older than the session.
+    let start = if record.epoch == stream.epoch {
+        record.start
+    } else {
+        0
+    };
+    let most = usize::try_from(router.settings.layout.history.max_per_room).unwrap_or(usize::MAX);
+    let events = router
+        .bus
+        .read(&stream.name, &subject, start, last.sequence, most)
+        .await?;
+    for event in events.into_iter().filter(|event| event.time >= from) {
+        keep(router, &record.namespace, user, event).await?;
+    }
+    Ok(())
+}
+
+/// Keeps one event of a user's room.
+pub(super) async fn keep(
+    router: &Router,
+    namespace: &Namespace,
+    user: &str,
+    stored: StoredMessage,
+) -> Result<(), KeepError> {
+    let Some(stream) = router.streams.of(namespace) else {
+        return Ok(());
+    };
+    let StoredMessage {
+        sequence,
+        headers,
+        body,
+        time,
+        ..
+    } = stored;
+    let Some(event) = Event::from_message(|name| headers.get(name), body) else {
+        return Ok(());
+    };
+    let Ok(payload) = serde_json::from_str::<&RawValue>(event.payload.text()) else {
+        return Ok(());
+    };
+    let (data, args) = match event.payload {
+        Payload::One(_) => (Some(payload), None),
+        Payload::Many(_) => (None, Some(payload)),
+    };
+    let offset = Offset {
+        epoch: stream.epoch,
+        sequence,
+    };
+    let body = Body {
+        event: &event.name,
+        data,
+        args,
+        id: event.id.as_deref(),
+        namespace,
+        room: &Room::of_user(user),
+        offset: offset.to_string().into(),
+        ts: if event.time == 0 { time } else { event.time },
+    };
+    let body = Bytes::from(serde_json::to_vec(&body).expect("an event is JSON"));
+    let subject = router.bus.subjects().offline(namespace, user);
+    let headers = Headers::new().with(
+        name::MSG_ID,
+        format!("{}.{}.{sequence}", stream.name, stream.epoch),
+    );
+    match router.bus.store(&subject, &headers, body).await {
+        Ok(stored) => metrics::offline(!stored.duplicate),
+        Err(StoreError::TooLarge) => tracing::warn!(%namespace, sequence, "event is too large to be kept"),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

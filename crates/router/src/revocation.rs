@@ -1,0 +1,98 @@
+//! Revoking users and tokens: kept in the bucket REVOKED for as long as tokens may live, and told to all edges.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use carillon_bus::history;
+use carillon_protocol::headers::Headers;
+use carillon_protocol::message::Revoked;
+use serde::Deserialize;
+
+use crate::refusal::Refusal;
+use crate::router::Router;
+use crate::target::UserId;
+
+/// Longest token id in bytes.
+const MAX_JTI: usize = 256;
+/// Longest time that a revocation is kept.
+const MAX_TTL: u64 = 10 * 365 * 24 * 3600;
+
+/// The body of a revocation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Request {
+    user: Option<UserId>,
+    jti: Option<String>,
+    ttl: Option<u64>,
+}
+
+/// Revokes a user or a token, and returns how many live connections that user had.
+pub(crate) async fn revoke(router: &Router, request: Request) -> Result<usize, Refusal> {
+    let ttl = match request.ttl {
+        Some(ttl @ 1..=MAX_TTL) => Duration::from_secs(ttl),
+        _ => {
+            return Err(Refusal::wrong(
+                "bad_ttl",
+                format!("expected \"ttl\" from 1 to {MAX_TTL} seconds"),
+            ));
+        }
+    };
+    let (key, user, jti) = match (request.user, request.jti) {
+        (Some(UserId(user)), None) => (key("user", &user), Some(user), None),
+        (None, Some(jti)) if (1..=MAX_JTI).contains(&jti.len()) => (key("jti", &jti), None, Some(jti)),
+        (None, Some(_)) => {
+            return Err(Refusal::wrong(
+                "bad_jti",
+                format!("a jti has 1 to {MAX_JTI} bytes"),
+            ));
+        }
+        (None, None) => return Err(Refusal::wrong("no_target", "expected \"user\" or \"jti\"")),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::wrong(
+                "bad_target",
+                "\"user\" and \"jti\" exclude each other",
+            ));
+        }
+    };
+    let revoked = Revoked {
+        user,
+        jti,
+        at: history::now(),
+    };
+    let body = Bytes::from(serde_json::to_vec(&revoked).expect("a revocation is JSON"));
+    router.revoked.put(&key, body.clone(), Some(ttl)).await?;
+    router.view.catch_up().await?;
+    let connections = revoked
+        .user
+        .as_deref()
+        .map_or(0, |user| router.view.table().connections_of(user));
+    let subject = format!("{}.revoked", router.bus.subjects().edges());
+    let told = router.bus.publish(&subject, &Headers::new(), body).await;
+    told.map_err(|error| Refusal::away(error.to_string()))?;
+    Ok(connections)
+}
+
+/// Keys of a bucket have a small alphabet, ids have not.
+fn key(kind: &str, id: &str) -> String {
+    format!("{kind}.{}", URL_SAFE_NO_PAD.encode(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_id_has_a_key() {
+        for id in ["42", "a.b *>", "é"] {
+            let key = key("user", id);
+            assert!(
+                key.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-/_=.".contains(&byte)),
+                "{key}"
+            );
+        }
+        assert_eq!(key("user", "42"), "user.NDI");
+    }
+}

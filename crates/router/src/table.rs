@@ -1,0 +1,321 @@
+//! All sessions of the cluster in memory, with the indexes that requests are answered from.
+//!
+//! `all` and the rooms of single sessions have no index of their own: they follow from the namespace and the sid.
+
+mod members;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_protocol::ids::{EdgeId, Sid};
+use carillon_protocol::names::{Namespace, Room};
+use carillon_protocol::session::{Record, Transport};
+use smallvec::SmallVec;
+
+pub(crate) use session::Session;
+
+/// How long a session may be away, by namespace.
+#[derive(Debug, Clone)]
+pub(crate) struct Windows {
+    /// `[session] recovery`.
+    pub(crate) default: Duration,
+    /// Namespaces that keep no session.
+    pub(crate) without: HashSet<Namespace>,
+}
+
+impl Windows {
+    fn of(&self, namespace: &Namespace) -> u64 {
+        if self.without.contains(namespace) {
+            return 0;
+        }
+        u64::try_from(self.default.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The sessions that are live or away.
+pub(crate) struct Table {
+    windows: Windows,
+    generation: u32,
+    sessions: HashMap<Sid, Entry>,
+    namespaces: HashMap<Namespace, Index>,
+    /// Live sessions by owner.
+    edges: HashMap<EdgeId, BTreeSet<Sid>>,
+    /// Sessions away by the time at which they end, in milliseconds since 1970.
+    deadlines: BTreeSet<(u64, Sid)>,
+}
+
+struct Entry {
+    revision: u64,
+    generation: u32,
+    deadline: Option<u64>,
+    session: Session,
+}
+
+#[derive(Default)]
+struct Index {
+    /// Sessions live and away.
+    users: HashMap<Arc<str>, SmallVec<[Sid; 1]>>,
+    /// Live members, but for those that a room has by its name.
+    rooms: HashMap<Room, BTreeSet<Sid>>,
+    live: BTreeSet<Sid>,
+    /// Live sessions that have left `all`.
+    without_all: BTreeSet<Sid>,
+}
+
+/// What a change of a record did to its session.
+pub(crate) struct Changed {
+    pub(crate) before: Option<Session>,
+    pub(crate) after: bool,
+}
+
+impl Table {
+    /// Makes an empty table.
+    pub(crate) fn new(windows: Windows) -> Self {
+        Self {
+            windows,
+            generation: 0,
+            sessions: HashMap::new(),
+            namespaces: HashMap::new(),
+            edges: HashMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Takes over a record; an older one than that which is known changes nothing.
+    pub(crate) fn put(&mut self, sid: Sid, revision: u64, record: Record, now: u64) -> Option<Changed> {
+        let known = self.sessions.get(&sid);
+        if known.is_some_and(|entry| entry.generation == self.generation && entry.revision >= revision) {
+            return None;
+        }
+        let before = self.take(sid);
+        let Some(mut session) = Session::of(sid, record) else {
+            return Some(Changed { before, after: false });
+        };
+        self.share(&mut session);
+        let deadline = (!session.live).then(|| {
+            session
+                .gone
+                .unwrap_or(now)
+                .saturating_add(self.windows.of(&session.namespace))
+        });
+        let entry = Entry {
+            revision,
+            generation: self.generation,
+            deadline,
+            session,
+        };
+        self.insert(sid, entry);
+        Some(Changed { before, after: true })
+    }
+
+    /// Forgets a session.
+    pub(crate) fn remove(&mut self, sid: Sid) -> Option<Changed> {
+        Some(Changed {
+            before: Some(self.take(sid)?),
+            after: false,
+        })
+    }
+
+    /// Begins a new snapshot: what does not come again before [`Self::complete`] is dropped then.
+    pub(crate) fn restart(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Drops what the snapshot did not have.
+    pub(crate) fn complete(&mut self) -> Vec<(Sid, Session)> {
+        let generation = self.generation;
+        let stale = self
+            .sessions
+            .iter()
+            .filter(|(_, entry)| entry.generation != generation);
+        let stale: Vec<Sid> = stale.map(|(sid, _)| *sid).collect();
+        stale
+            .into_iter()
+            .filter_map(|sid| Some((sid, self.take(sid)?)))
+            .collect()
+    }
+
+    /// Uses one allocation for each name, however many sessions have it.
+    fn share(&mut self, session: &mut Session) {
+        if let Some((namespace, _)) = self.namespaces.get_key_value(&session.namespace) {
+            session.namespace = namespace.clone();
+        }
+        let Some(index) = self.namespaces.get(&session.namespace) else {
+            return;
+        };
+        if let Some(user) = &mut session.user
+            && let Some((known, _)) = index.users.get_key_value(user)
+        {
+            *user = Arc::clone(known);
+        }
+        for (room, _) in &mut session.rooms {
+            if let Some((known, _)) = index.rooms.get_key_value(room) {
+                *room = known.clone();
+            }
+        }
+    }
+
+    fn insert(&mut self, sid: Sid, entry: Entry) {
+        let session = &entry.session;
+        let index = self.namespaces.entry(session.namespace.clone()).or_default();
+        if let Some(user) = &session.user {
+            index.users.entry(Arc::clone(user)).or_default().push(sid);
+        }
+        if session.live {
+            self.edges.entry(session.owner).or_default().insert(sid);
+            index.live.insert(sid);
+            if !session.hears_all {
+                index.without_all.insert(sid);
+            }
+            for (room, _) in &session.rooms {
+                index.rooms.entry(room.clone()).or_default().insert(sid);
+            }
+        }
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.insert((deadline, sid));
+        }
+        self.sessions.insert(sid, entry);
+    }
+
+    fn take(&mut self, sid: Sid) -> Option<Session> {
+        let Entry {
+            session, deadline, ..
+        } = self.sessions.remove(&sid)?;
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, sid));
+        }
+        if let Some(owned) = self.edges.get_mut(&session.owner) {
+            owned.remove(&sid);
+            if owned.is_empty() {
+                self.edges.remove(&session.owner);
+            }
+        }
+        let Some(index) = self.namespaces.get_mut(&session.namespace) else {
+            return Some(session);
+        };
+        if let Some(user) = &session.user
+            && let Some(sids) = index.users.get_mut(user)
+        {
+            sids.retain(|known| *known != sid);
+            if sids.is_empty() {
+                index.users.remove(user);
+            }
+        }
+        index.live.remove(&sid);
+        index.without_all.remove(&sid);
+        for (room, _) in &session.rooms {
+            if let Some(members) = index.rooms.get_mut(room) {
+                members.remove(&sid);
+                if members.is_empty() {
+                    index.rooms.remove(room);
+                }
+            }
+        }
+        if index.live.is_empty() && index.users.is_empty() {
+            self.namespaces.remove(&session.namespace);
+        }
+        Some(session)
+    }
+
+    /// Returns one session.
+    pub(crate) fn session(&self, sid: Sid) -> Option<&Session> {
+        self.sessions.get(&sid).map(|entry| &entry.session)
+    }
+
+    /// Returns every session, live and away.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (Sid, &Session)> {
+        self.sessions.iter().map(|(sid, entry)| (*sid, &entry.session))
+    }
+
+    /// Returns the sessions of a user, live and away, in one namespace.
+    pub(crate) fn of_user<'a>(
+        &'a self,
+        namespace: &Namespace,
+        user: &str,
+    ) -> impl Iterator<Item = (Sid, &'a Session)> + use<'a> {
+        let sids = self
+            .namespaces
+            .get(namespace)
+            .and_then(|index| index.users.get(user));
+        sids.into_iter()
+            .flatten()
+            .filter_map(|sid| Some((*sid, self.session(*sid)?)))
+    }
+
+    /// Returns how many live connections a user has in all namespaces.
+    pub(crate) fn connections_of(&self, user: &str) -> usize {
+        let namespaces = self.namespaces.keys();
+        namespaces
+            .map(|namespace| {
+                self.of_user(namespace, user)
+                    .filter(|(_, session)| session.live)
+                    .count()
+            })
+            .sum()
+    }
+
+    /// Returns the edges that own live sessions.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = EdgeId> {
+        self.edges.keys().copied()
+    }
+
+    /// Returns live sessions of an edge, at most `limit`.
+    pub(crate) fn owned(&self, edge: EdgeId, limit: usize) -> Vec<Sid> {
+        self.edges
+            .get(&edge)
+            .map(|sids| sids.iter().take(limit).copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Returns sessions whose time away is over, at most `limit`, the longest first, with the time it was over.
+    pub(crate) fn due(&self, now: u64, limit: usize) -> Vec<(u64, Sid)> {
+        self.deadlines
+            .iter()
+            .take_while(|(deadline, _)| *deadline < now)
+            .take(limit)
+            .copied()
+            .collect()
+    }
+
+    /// Returns whether a user stays when one of the sessions ends: in a live session, or in one that ends later.
+    pub(crate) fn outlives(&self, namespace: &Namespace, user: &str, sid: Sid) -> bool {
+        let deadline = |sid: Sid| self.sessions.get(&sid).and_then(|entry| entry.deadline);
+        let own = (deadline(sid), sid);
+        let mut others = self.of_user(namespace, user).filter(|(other, _)| *other != sid);
+        others.any(|(other, session)| session.live || (deadline(other), other) > own)
+    }
+
+    /// Returns whether an event of a user's room was or will be heard by a session of that user.
+    pub(crate) fn covered(&self, namespace: &Namespace, user: &str, epoch: u32, sequence: u64) -> bool {
+        self.of_user(namespace, user)
+            .any(|(_, session)| session.covers(epoch, sequence))
+    }
+
+    /// Counts what operators see.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            live: self.edges.values().map(BTreeSet::len).sum(),
+            away: self.deadlines.len(),
+            users: self.namespaces.values().map(|index| index.users.len()).sum(),
+            edges: self.edges.len(),
+        }
+    }
+}
+
+/// Sizes of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) live: usize,
+    pub(crate) away: usize,
+    pub(crate) users: usize,
+    pub(crate) edges: usize,
+}
+
+/// Returns whether a client of the transport can answer a question.
+pub(crate) fn can_answer(transport: Transport) -> bool {
+    transport != Transport::Sse
+}

@@ -1,0 +1,86 @@
+use carillon_bus::history;
+use carillon_protocol::names::Room;
+use carillon_protocol::session::State;
+use carillon_testkit::wait;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, LIMIT};
+
+/// Returns what was published to a room, and waits until it is what was expected.
+async fn until_told(cluster: &Cluster, room: &str, expected: &[Value]) {
+    let told = async || {
+        let mut told = Vec::new();
+        for partition in 0..4 {
+            let subject = format!("rt.ingest.{partition}.main.{room}");
+            told.extend(cluster.stored(&cluster.streams.ingest, &subject).await);
+        }
+        told.iter()
+            .map(|event| serde_json::from_slice(&event.body).unwrap())
+            .collect::<Vec<Value>>()
+    };
+    let seen = wait::within(LIMIT, async || (told().await == expected).then_some(())).await;
+    assert!(seen.is_some(), "told {:?}, expected {expected:?}", told().await);
+}
+
+fn joined(user: &str, sid: impl serde::Serialize) -> Value {
+    json!({ "event": "desk:joined", "data": { "userId": user, "sid": sid }, "except": [sid] })
+}
+
+fn left(user: &str, sid: impl serde::Serialize) -> Value {
+    json!({ "event": "desk:left", "data": { "userId": user, "sid": sid } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_and_the_last_connection_of_a_user_are_told_once() {
+    let cluster = Cluster::start().await;
+    let (_one, _two) = (cluster.router().await, cluster.router().await);
+    let edge = cluster.edge().await;
+    let first = edge.connect(Some("42"), &["desk:1"]).await;
+    let second = edge.connect(Some("42"), &["desk:1"]).await;
+    let mut expected = vec![joined("42", first)];
+    until_told(&cluster, "desk:1", &expected).await;
+    edge.away(first).await;
+    edge.change(second, |record| {
+        (record.state, record.gone) = (State::Away, Some(history::now()))
+    })
+    .await;
+    expected.push(left("42", second));
+    until_told(&cluster, "desk:1", &expected).await;
+    edge.change(first, |record| {
+        (record.state, record.gone, record.term) = (State::Live, None, 2)
+    })
+    .await;
+    expected.push(joined("42", first));
+    until_told(&cluster, "desk:1", &expected).await;
+    // Leaving and joining again is told each time.
+    let desk = Room::new("desk:1").unwrap();
+    edge.change(first, |record| record.rooms.retain(|room, _| *room != desk))
+        .await;
+    edge.change(first, |record| record.rooms.extend([(desk.clone(), 77)]))
+        .await;
+    expected.extend([left("42", first), joined("42", first)]);
+    until_told(&cluster, "desk:1", &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_router_tells_what_none_has_told() {
+    let cluster = Cluster::start().await;
+    let edge = cluster.edge().await;
+    let sid = edge.connect(Some("42"), &["desk:1"]).await;
+    let one = cluster.router().await;
+    until_told(&cluster, "desk:1", &[joined("42", sid)]).await;
+    one.kill();
+    let two = cluster.router().await;
+    edge.connect(Some("43"), &["desk:2"]).await;
+    wait::until_true("the new router tells", LIMIT, async || {
+        let mut told = 0;
+        for partition in 0..4 {
+            let subject = format!("rt.ingest.{partition}.main.desk:2");
+            told += cluster.stored(&cluster.streams.ingest, &subject).await.len();
+        }
+        told == 1
+    })
+    .await;
+    until_told(&cluster, "desk:1", &[joined("42", sid)]).await;
+    two.stop().await;
+}

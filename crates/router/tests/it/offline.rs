@@ -1,0 +1,173 @@
+use std::time::Duration;
+
+use carillon_protocol::names::Namespace;
+use carillon_protocol::session::{Record, State};
+use carillon_testkit::wait;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, LIMIT, settings};
+
+/// What a session that begins now writes.
+async fn fresh(cluster: &Cluster, edge: &crate::cluster::Edge, user: &str) -> Record {
+    Record {
+        epoch: cluster.epoch(),
+        start: cluster.now().await,
+        ..edge.record(Some(user), &[])
+    }
+}
+
+async fn until_kept(cluster: &Cluster, user: &str, expected: &[Value]) {
+    wait::until_true(format!("{expected:?} is kept"), LIMIT, async || {
+        cluster.kept(user).await == expected
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_for_nobody_is_kept_at_once() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let sequence = cluster.publish("user:42", "note", json!({ "n": 1 })).await;
+    until_kept(&cluster, "42", &[json!({ "n": 1 })]).await;
+    let subject = cluster.bus.subjects().offline(&Namespace::main(), "42");
+    let kept = cluster.stored(&cluster.streams.offline, &subject).await;
+    let body: Value = serde_json::from_slice(&kept[0].body).unwrap();
+    assert_eq!(
+        (&body["event"], &body["room"], &body["namespace"]),
+        (&json!("note"), &json!("user:42"), &json!("/"))
+    );
+    assert_eq!(body["offset"], format!("{:08x}{sequence:012x}", cluster.epoch()));
+    assert!(body["ts"].is_u64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_there_has_nothing_kept() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    edge.open(fresh(&cluster, &edge, "42").await).await;
+    cluster.publish("user:42", "note", json!(1)).await;
+    // Events are looked at in order: the second one says that the first was.
+    cluster.publish("user:43", "note", json!(2)).await;
+    until_kept(&cluster, "43", &[json!(2)]).await;
+    assert!(cluster.kept("42").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_came_after_the_event_does_not_hear_it() {
+    let cluster = Cluster::start().await;
+    let edge = cluster.edge().await;
+    // No router runs: the event is looked at when the session is there already.
+    cluster.publish("user:42", "note", json!(1)).await;
+    edge.open(fresh(&cluster, &edge, "42").await).await;
+    let _router = cluster.router().await;
+    until_kept(&cluster, "42", &[json!(1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_while_away_is_kept_when_the_session_ends() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let sid = edge.open(fresh(&cluster, &edge, "42").await).await;
+    edge.away(sid).await;
+    cluster.publish("user:42", "note", json!(1)).await;
+    cluster.publish("user:42", "note", json!(2)).await;
+    cluster.publish("user:43", "note", json!(3)).await;
+    until_kept(&cluster, "43", &[json!(3)]).await;
+    assert!(cluster.kept("42").await.is_empty());
+    until_kept(&cluster, "42", &[json!(1), json!(2)]).await;
+    assert_eq!(cluster.state(sid).await, Some(State::Ended));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_returns_has_nothing_kept() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let sid = edge.open(fresh(&cluster, &edge, "42").await).await;
+    edge.away(sid).await;
+    cluster.publish("user:42", "note", json!(1)).await;
+    edge.change(sid, |record| {
+        (record.state, record.gone, record.term) = (State::Live, None, 2)
+    })
+    .await;
+    let other = edge.open(fresh(&cluster, &edge, "43").await).await;
+    edge.away(other).await;
+    cluster.publish("user:43", "note", json!(2)).await;
+    until_kept(&cluster, "43", &[json!(2)]).await;
+    assert!(cluster.kept("42").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_sessions_that_end_together_one_keeps() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let record = fresh(&cluster, &edge, "42").await;
+    let (first, second) = (edge.open(record.clone()).await, edge.open(record).await);
+    edge.away(first).await;
+    edge.away(second).await;
+    cluster.publish("user:42", "note", json!(1)).await;
+    until_kept(&cluster, "42", &[json!(1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_edge_may_not_have_delivered_is_kept() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let mut edge = cluster.edge().await;
+    edge.open(fresh(&cluster, &edge, "42").await).await;
+    assert_eq!(cluster.count("user:42").await, 1);
+    edge.kill();
+    // The session still looks live.
+    cluster.publish("user:42", "note", json!(1)).await;
+    assert_eq!(cluster.count("user:42").await, 1);
+    until_kept(&cluster, "42", &[json!(1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_and_publishing_at_once_loses_nothing() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let mut users = Vec::new();
+    for number in 0..60 {
+        let user = format!("u{number}");
+        let sid = edge.open(fresh(&cluster, &edge, &user).await).await;
+        users.push((user, sid));
+    }
+    for (number, (user, sid)) in users.iter().enumerate() {
+        let leave = async {
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2000))).await;
+            // Half go away, half end for good: nobody was told the event in this test, so all must be kept.
+            match number % 2 {
+                0 => edge.away(*sid).await,
+                _ => edge.change(*sid, |record| record.state = State::Ended).await,
+            }
+        };
+        let room = format!("user:{user}");
+        let publish = async {
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2000))).await;
+            cluster.publish(&room, "note", json!(number)).await
+        };
+        tokio::join!(leave, publish);
+    }
+    for (number, (user, _)) in users.iter().enumerate() {
+        until_kept(&cluster, user, &[json!(number)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_router_goes_on_where_one_was_killed() {
+    let mut settings = settings();
+    settings.session.lease = Duration::from_secs(2);
+    let cluster = Cluster::start_with(settings).await;
+    let first = cluster.router().await;
+    cluster.publish("user:1", "note", json!(1)).await;
+    until_kept(&cluster, "1", &[json!(1)]).await;
+    let _second = cluster.router().await;
+    first.kill();
+    cluster.publish("user:1", "note", json!(2)).await;
+    until_kept(&cluster, "1", &[json!(1), json!(2)]).await;
+}
