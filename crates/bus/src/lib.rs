@@ -9,6 +9,7 @@ mod connection;
 pub mod durable;
 pub mod history;
 pub mod ingest;
+mod inspect;
 pub mod lease;
 pub mod link;
 mod store;
@@ -17,6 +18,7 @@ pub mod table;
 
 pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError, Subscription};
 pub use history::{HistoryError, StoredMessage};
+pub use inspect::InspectError;
 pub use lease::Lease;
 pub use link::{Deliveries, Delivery, Link};
 pub use store::{Outgoing, StoreError, Stored};

@@ -22,6 +22,9 @@ pub struct Record {
     /// Rooms joined by a rule, a client or an order, with the sequence at which each was joined.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rooms: BTreeMap<Room, u64>,
+    /// Those of `rooms` that an order or the backend opened, which no rule is asked about again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ordered: Vec<Room>,
     /// Automatic rooms beside `user:`, `session:` and `all`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub automatic: Vec<Room>,
@@ -131,6 +134,7 @@ mod tests {
             namespace: Namespace::main(),
             transport: Transport::Ws,
             rooms: BTreeMap::from([(Room::new("chat").unwrap(), 9)]),
+            ordered: Vec::new(),
             automatic: vec![Room::new("team").unwrap()],
             left: vec![Room::all()],
             epoch: 1,

@@ -1,0 +1,153 @@
+//! What a client's event brings about: the rules decide, this carries it out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use carillon_bus::history::now;
+use carillon_protocol::event::{Event, Payload};
+use carillon_protocol::headers::Headers;
+use carillon_protocol::names::Room;
+
+use crate::backend::refusal;
+use crate::frame::Broadcast;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::rules::{Effect, Emit, Refusal, Target};
+use crate::session::Session;
+
+/// What the client is to be told in the end.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The acknowledgement, or an event of this name where none was asked for.
+    Reply { payload: Payload, event: Option<Arc<str>> },
+    /// Nothing was decided: an acknowledgement without arguments.
+    Empty,
+    /// The backend answers: the event goes there, and whoever waits for the answer waits on a task of its own.
+    Backend { event: Arc<str>, payload: Payload },
+}
+
+impl Hub {
+    /// Puts a client's event to the rules and carries out what they say, in order, up to the first refusal.
+    pub(crate) async fn on_event(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        event: &str,
+        payload: &Payload,
+        wants_ack: bool,
+    ) -> Result<Answer, Refusal> {
+        metrics::received(&session.namespace);
+        let rules = session.namespace.rules.load_full();
+        let outcome = session.in_context(|context| {
+            rules.on_event(event, payload, context, &mut session.limits.lock(), Instant::now())
+        })?;
+        let mut answer = Answer::Empty;
+        for effect in outcome.effects {
+            match effect {
+                Effect::Join(room) => self.join_by_rule(session, &room).await?,
+                Effect::Leave(room) => {
+                    self.leave(session, &room).await.map_err(|_| unavailable())?;
+                }
+                Effect::Relay { to, event, payload, durable, except_self } => {
+                    self.relay(session, to, &event, payload, durable, except_self).await?;
+                }
+                Effect::Forward { event, payload, awaited } if awaited && wants_ack => {
+                    answer = Answer::Backend { event, payload };
+                }
+                Effect::Forward { event, payload, .. } => {
+                    self.forward(session, &event, &payload, false).await?;
+                }
+                Effect::Reply { payload, event } => answer = Answer::Reply { payload, event },
+                Effect::Emit(emit) => session.emit(emit),
+                Effect::Alive => session.alive(),
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Joins a room if the rules allow it, within the limit of rooms.
+    pub(crate) async fn join_by_rule(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<(), Refusal> {
+        self.may_join(session, room).await?;
+        if !session.is_in(room) && session.rooms().len() >= self.config.max_rooms {
+            return Err(refusal("too_many_rooms", "this connection is in as many rooms as it may be"));
+        }
+        self.join(session, room).await.map_err(|_| unavailable())?;
+        Ok(())
+    }
+
+    async fn relay(
+        &self,
+        session: &Arc<Session>,
+        to: Target,
+        event: &str,
+        payload: Payload,
+        durable: bool,
+        except_self: bool,
+    ) -> Result<(), Refusal> {
+        let room = match to {
+            Target::Everyone => Room::all(),
+            Target::Room(room) => room,
+        };
+        let namespace = &session.namespace.name;
+        let except = except_self.then(|| session.sid.to_string());
+        if durable {
+            let body = relayed(event, &payload, except.as_deref());
+            let subject = self.bus.subjects().publish(namespace, &room);
+            let stored = self.bus.store(&subject, &Headers::new(), body.into()).await;
+            return stored.map(|_| ()).map_err(|_| unavailable());
+        }
+        let event = Event { name: event.to_owned(), payload, id: None, except, time: now() };
+        let subject = self.bus.subjects().delivery(namespace, &room);
+        let sent = self.bus.publish(&subject, &event.headers(), event.payload.json().clone()).await;
+        sent.map_err(|_| unavailable())
+    }
+}
+
+fn relayed(event: &str, payload: &Payload, except: Option<&str>) -> String {
+    let event = serde_json::Value::from(event);
+    let key = match payload {
+        Payload::One(_) => "data",
+        Payload::Many(_) => "args",
+    };
+    let except = except.map(|sid| format!(",\"except\":[\"{sid}\"]")).unwrap_or_default();
+    format!("{{\"event\":{event},\"{key}\":{}{except}}}", payload.text())
+}
+
+fn unavailable() -> Refusal {
+    refusal("unavailable", "the cluster cannot do this now")
+}
+
+impl Session {
+    /// Calls with what the rules may know of the connection.
+    pub(crate) fn in_context<T>(&self, call: impl FnOnce(&crate::rules::Context<'_>) -> T) -> T {
+        let user = self.user.load();
+        let rooms: std::collections::BTreeSet<Room> = self.rooms().into_iter().collect();
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        call(&crate::rules::Context {
+            user: &user.who,
+            sid: self.sid.as_str(),
+            rooms: &rooms,
+            now_ms: now(),
+            id: &id,
+        })
+    }
+
+    /// Sends an event that this edge makes itself to this connection alone.
+    pub(crate) fn emit(self: &Arc<Self>, emit: Emit) {
+        let event = Event { name: emit.event.to_string(), payload: emit.payload, id: None, except: None, time: now() };
+        let broadcast = Arc::new(Broadcast::new(event, Room::of_session(self.sid), None, None));
+        self.deliver(&broadcast);
+    }
+
+    /// Tells the client that something it did was refused.
+    pub(crate) fn emit_error(self: &Arc<Self>, refusal: &Refusal, event: &str) {
+        metrics::error(&refusal.code);
+        let data = serde_json::json!({ "code": &*refusal.code, "message": &*refusal.message, "event": event });
+        let name = self.namespace.settings.load().error_event.clone();
+        self.emit(Emit { event: name.into(), payload: Payload::One(data.to_string().into()) });
+    }
+
+    /// Notes that the client answered the application heartbeat.
+    fn alive(&self) {
+        self.answered.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

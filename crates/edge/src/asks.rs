@@ -1,0 +1,45 @@
+//! Questions to a client: an event that it must answer.
+
+use std::collections::HashMap;
+
+use carillon_protocol::event::Payload;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Questions that one client may be asked at once.
+const MAX_OPEN: usize = 256;
+
+/// The open questions of one client.
+#[derive(Default)]
+pub(crate) struct Asks(Mutex<Option<Box<Open>>>);
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Payload>>,
+}
+
+impl Asks {
+    /// Opens a question: its number, and where its answer comes; `None` where too many are open.
+    pub(crate) fn open(&self) -> Option<(u64, oneshot::Receiver<Payload>)> {
+        let mut open = self.0.lock();
+        let open = open.get_or_insert_default();
+        open.waiting.retain(|_, sender| !sender.is_closed());
+        if open.waiting.len() >= MAX_OPEN {
+            return None;
+        }
+        let (sender, answer) = oneshot::channel();
+        let number = open.next;
+        open.next += 1;
+        open.waiting.insert(number, sender);
+        Some((number, answer))
+    }
+
+    /// Takes a client's answer; one that nobody waits for is dropped.
+    pub(crate) fn answer(&self, number: u64, payload: Payload) {
+        let mut open = self.0.lock();
+        if let Some(sender) = open.as_mut().and_then(|open| open.waiting.remove(&number)) {
+            let _ = sender.send(payload);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Asking the backend: may this client connect, may it join, and what is the answer to its event.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use carillon_bus::RequestError;
+use carillon_bus::history::now;
+use carillon_protocol::event::{Event, Payload};
+use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::ids::Sid;
+use carillon_protocol::names::Room;
+use carillon_protocol::rawjson;
+use carillon_protocol::session::Transport;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::entrance::Refused;
+use crate::frame::Broadcast;
+use crate::hub::Hub;
+use crate::namespace::Namespace;
+use crate::rules::{Context, JoinDecision, Refusal};
+use crate::session::Session;
+use crate::user::User;
+
+/// Milliseconds that the backend has, so that it need not work on what nobody waits for.
+const DEADLINE: &str = "Carillon-Timeout-Ms";
+/// Decisions of `rt.authz` that are remembered.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// What the backend says of a client that connects.
+#[derive(Default)]
+pub(crate) struct Admitted {
+    pub(crate) rooms: Vec<Room>,
+    pub(crate) greetings: Vec<Arc<Broadcast>>,
+}
+
+#[derive(Deserialize)]
+struct Admission {
+    #[serde(default)]
+    allow: bool,
+    #[serde(default)]
+    rooms: Vec<Room>,
+    #[serde(default)]
+    emit: Vec<Greeting>,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Greeting {
+    event: String,
+    data: Option<Box<RawValue>>,
+    args: Option<Box<RawValue>>,
+}
+
+/// Decisions of `rt.authz`, for a short while.
+#[derive(Default)]
+pub(crate) struct Decisions(parking_lot::Mutex<std::collections::HashMap<(String, Room), (bool, Instant)>>);
+
+impl Decisions {
+    fn recall(&self, key: &(String, Room), age: Duration) -> Option<bool> {
+        let known = self.0.lock();
+        known.get(key).filter(|(_, at)| at.elapsed() < age).map(|(allowed, _)| *allowed)
+    }
+
+    fn remember(&self, key: (String, Room), allowed: bool, age: Duration) {
+        let mut known = self.0.lock();
+        if known.len() >= MAX_REMEMBERED {
+            known.retain(|_, (_, at)| at.elapsed() < age);
+        }
+        if known.len() < MAX_REMEMBERED {
+            known.insert(key, (allowed, Instant::now()));
+        }
+    }
+}
+
+impl Hub {
+    /// Asks the backend whether a client may connect, where the namespace says so.
+    pub(crate) async fn ask_admission(
+        &self,
+        namespace: &Namespace,
+        user: &User,
+        sid: Sid,
+        auth: Option<&Value>,
+        transport: Transport,
+    ) -> Result<Admitted, Refused> {
+        let settings = namespace.settings.load();
+        if !settings.connect.ask {
+            return Ok(Admitted::default());
+        }
+        let body = json!({
+            "event": "$connect", "data": { "transport": transport.as_str() }, "auth": auth, "namespace": namespace.name.as_str(),
+            "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
+        });
+        let subject = self.bus.subjects().up(&namespace.name, "$connect");
+        let reply = self.ask(&subject, body.to_string().into(), settings.connect.timeout).await;
+        let refused = |code: Option<String>, message: Option<String>| Refused::Client {
+            code: code.or_else(|| settings.connect.code.clone()).unwrap_or_else(|| "forbidden".to_owned()),
+            message: message.or_else(|| settings.connect.message.clone()).unwrap_or_else(|| "Forbidden".to_owned()),
+        };
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(RequestError::Away) => return Err(Refused::Unavailable),
+            Err(_) => return Err(refused(None, None)),
+        };
+        let Ok(admission) = serde_json::from_slice::<Admission>(&reply.body) else { return Err(refused(None, None)) };
+        if !admission.allow {
+            return Err(refused(admission.code, admission.message));
+        }
+        let greetings = admission.emit.into_iter().filter_map(|greeting| greeting.into_broadcast(sid)).collect();
+        Ok(Admitted { rooms: admission.rooms.into_iter().filter(|room| !room.is_reserved()).collect(), greetings })
+    }
+
+    /// Decides whether a connection may join a room: by the rules, and by the backend where they say so.
+    pub(crate) async fn may_join(&self, session: &Arc<Session>, room: &Room) -> Result<(), Refusal> {
+        let decision = session.in_context(|context: &Context<'_>| session.namespace.rules.load().may_join(room, context));
+        match decision {
+            JoinDecision::Allow => Ok(()),
+            JoinDecision::Refuse(refusal) => Err(refusal),
+            JoinDecision::Ask(refusal) => {
+                if self.authorized(session, room).await { Ok(()) } else { Err(refusal) }
+            }
+        }
+    }
+
+    /// Asks `rt.authz`; anything but a plain yes in time is no.
+    async fn authorized(&self, session: &Arc<Session>, room: &Room) -> bool {
+        let namespace = &session.namespace;
+        let settings = namespace.settings.load();
+        let user = session.user.load();
+        let key = (format!("{} {} {:?}", namespace.name, session.sid, user.id()), room.clone());
+        if let Some(allowed) = self.decisions.recall(&key, settings.authz_cache) {
+            return allowed;
+        }
+        let body = json!({
+            "room": room, "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": session.sid.as_str(),
+            "namespace": namespace.name.as_str(),
+        });
+        let subject = self.bus.subjects().authz(&namespace.name);
+        let reply = self.ask(&subject, body.to_string().into(), settings.authz_timeout).await;
+        let Ok(reply) = reply else { return false };
+        let allowed = serde_json::from_slice::<Value>(&reply.body).is_ok_and(|reply| reply["allow"] == Value::Bool(true));
+        self.decisions.remember(key, allowed, settings.authz_cache);
+        allowed
+    }
+
+    /// Hands an event to the backend; with `awaited`, the reply is the answer.
+    pub(crate) async fn forward(
+        &self,
+        session: &Arc<Session>,
+        event: &str,
+        payload: &Payload,
+        awaited: bool,
+    ) -> Result<Option<Payload>, Refusal> {
+        let namespace = &session.namespace;
+        let subject = self.bus.subjects().up(&namespace.name, event);
+        let body = self.forwarded(session, event, payload);
+        if !awaited {
+            let sent = self.bus.publish(&subject, &trace_headers(), body).await;
+            return sent.map(|()| None).map_err(|_| refusal("unavailable", "the backend cannot be reached"));
+        }
+        let timeout = namespace.settings.load().ack_timeout;
+        match self.ask(&subject, body, timeout).await {
+            Ok(reply) => read_reply(&reply).map(Some),
+            Err(RequestError::NoResponders) => Err(refusal("no_handler", "nobody handles this event")),
+            Err(RequestError::Timeout) => Err(refusal("timeout", "the backend did not answer in time")),
+            Err(RequestError::Away) => Err(refusal("unavailable", "the backend cannot be reached")),
+        }
+    }
+
+    fn forwarded(&self, session: &Session, event: &str, payload: &Payload) -> Bytes {
+        let rest = Value::Object(self.up_body(session, event)).to_string();
+        let (key, json) = match payload {
+            Payload::One(_) => ("data", payload.text()),
+            Payload::Many(_) => ("args", payload.text()),
+        };
+        // The arguments stay the text that the client sent.
+        format!("{{\"{key}\":{json},{}", &rest[1..]).into()
+    }
+
+    async fn ask(&self, subject: &str, body: Bytes, timeout: Duration) -> Result<carillon_bus::Message, RequestError> {
+        let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
+        self.bus.request(subject, &headers, body, timeout).await
+    }
+}
+
+fn trace_headers() -> Headers {
+    let mut headers = Headers::new();
+    carillon_service::telemetry::inject(&carillon_service::telemetry::current(), |name, value| headers.push(name, value));
+    headers
+}
+
+pub(crate) fn refusal(code: &str, message: &str) -> Refusal {
+    Refusal { code: code.into(), message: message.into(), abuse: false }
+}
+
+/// The body of a reply is the acknowledgement's one argument, or the array of all with `Carillon-Args`.
+fn read_reply(reply: &carillon_bus::Message) -> Result<Payload, Refusal> {
+    let bad = || refusal("bad_reply", "the backend's answer is not JSON");
+    if reply.body.is_empty() {
+        return Ok(Payload::NONE);
+    }
+    let raw: &RawValue = serde_json::from_slice(&reply.body).map_err(|_| bad())?;
+    rawjson::check_depth(raw.get()).map_err(|_| bad())?;
+    if reply.headers.get(name::ARGS).is_some() {
+        return Payload::from_array(raw).map_err(|_| bad());
+    }
+    Ok(Payload::One(Bytes::copy_from_slice(raw.get().as_bytes())))
+}
+
+impl Greeting {
+    fn into_broadcast(self, sid: Sid) -> Option<Arc<Broadcast>> {
+        let payload = match (self.data, self.args) {
+            (Some(data), _) => Payload::One(Bytes::copy_from_slice(data.get().as_bytes())),
+            (None, Some(args)) => Payload::from_array(&args).ok()?,
+            (None, None) => Payload::NONE,
+        };
+        carillon_protocol::names::check_event(&self.event).ok()?;
+        let event = Event { name: self.event, payload, id: None, except: None, time: now() };
+        Some(Arc::new(Broadcast::new(event, Room::of_session(sid), None, None)))
+    }
+}

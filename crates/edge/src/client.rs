@@ -1,0 +1,144 @@
+//! One client's transport, as the rest of the edge sees it: something to send to, and to close.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use carillon_protocol::session::Transport;
+use carillon_service::settings::Overflow;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::asks::Asks;
+use crate::frame::{Chunk, Wire};
+use crate::metrics;
+use crate::outbox::{Outbox, Sent, Sink};
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Why a transport is closed: the WebSocket close code, and the text for the client and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Closing {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+    /// What waits is sent before.
+    pub(crate) flush: bool,
+}
+
+/// A connected client.
+pub(crate) struct Client {
+    /// Tells connections of this process apart.
+    pub(crate) id: u64,
+    pub(crate) wire: Wire,
+    pub(crate) address: IpAddr,
+    pub(crate) asks: Asks,
+    transport: AtomicU8,
+    outbox: Mutex<Outbox>,
+    closing: Mutex<Option<Box<Closing>>>,
+    wake: Notify,
+}
+
+impl Client {
+    pub(crate) fn new(wire: Wire, transport: Transport, address: IpAddr, sink: Sink, limit: usize) -> Self {
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            wire,
+            address,
+            asks: Asks::default(),
+            transport: AtomicU8::new(transport as u8),
+            outbox: Mutex::new(Outbox::new(sink, limit)),
+            closing: Mutex::new(None),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Returns how the client is connected now; an upgrade changes it.
+    pub(crate) fn transport(&self) -> Transport {
+        const ALL: [Transport; 4] = [Transport::Websocket, Transport::Polling, Transport::Ws, Transport::Sse];
+        let number = self.transport.load(Ordering::Relaxed);
+        ALL.into_iter().find(|transport| *transport as u8 == number).unwrap_or(Transport::Websocket)
+    }
+
+    /// Sends an event's chunks behind what waits.
+    pub(crate) fn send_event(&self, text: Chunk, attachments: &[Chunk], overflow: Overflow) {
+        let sent = {
+            let mut outbox = self.outbox.lock();
+            let mut sent = outbox.push(text, overflow);
+            for chunk in attachments {
+                sent = sent.max(outbox.push(chunk.clone(), overflow));
+            }
+            sent
+        };
+        self.after(sent);
+    }
+
+    /// Sends a chunk that is no event.
+    pub(crate) fn send(&self, chunk: Chunk) {
+        let sent = self.outbox.lock().push(chunk, Overflow::CloseAndRecover);
+        self.after(sent);
+    }
+
+    /// Sends a text message.
+    pub(crate) fn send_text(&self, text: &[u8]) {
+        self.send(Chunk::text(text));
+    }
+
+    fn after(&self, sent: Sent) {
+        match sent {
+            Sent::Done => {}
+            Sent::Waiting => self.wake.notify_one(),
+            Sent::Overflow => {
+                metrics::error("slow_client");
+                self.close(Closing {
+                    code: 1013,
+                    reason: "slow_client: too much waits for this connection".to_owned(),
+                    flush: false,
+                });
+            }
+        }
+    }
+
+    /// Collects what is sent until [`Client::uncork`], so that it leaves in one write.
+    pub(crate) fn cork(&self) {
+        self.outbox.lock().cork();
+    }
+
+    /// Writes what was collected.
+    pub(crate) fn uncork(&self) {
+        let done = self.outbox.lock().flush();
+        if !matches!(done, Ok(true)) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Closes the transport; the first reason counts.
+    pub(crate) fn close(&self, closing: Closing) {
+        self.closing.lock().get_or_insert_with(|| Box::new(closing));
+        self.wake.notify_one();
+    }
+
+    /// Returns why the transport is being closed, if it is.
+    pub(crate) fn closing(&self) -> Option<Closing> {
+        self.closing.lock().as_deref().cloned()
+    }
+
+    /// Waits until the connection's task has something to do: to write, or to close.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes the connection's task.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Works on the queue; nothing may wait in here.
+    pub(crate) fn with_outbox<T>(&self, work: impl FnOnce(&mut Outbox) -> T) -> T {
+        work(&mut self.outbox.lock())
+    }
+
+    /// Changes the transport below the client, as an upgrade does.
+    pub(crate) fn change_sink(&self, transport: Transport, sink: Sink) {
+        self.outbox.lock().sink = sink;
+        self.transport.store(transport as u8, Ordering::Relaxed);
+    }
+}

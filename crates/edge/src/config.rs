@@ -1,0 +1,136 @@
+//! `[edge]`: the address of an edge, its limits and its timing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carillon_service::config::{bytes, duration};
+use serde::Deserialize;
+
+/// The settings of an edge.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Health and metrics; the port of `listen` plus 1000 unless set.
+    pub admin: Option<SocketAddr>,
+    /// Path of Socket.IO.
+    pub path: String,
+    /// Path of the JSON protocol over WebSocket.
+    pub ws_path: String,
+    /// Path of server-sent events.
+    pub sse_path: String,
+    /// Origins of browsers that may connect, `*` for any; without a list every origin may, but not by cookie.
+    pub cors_origin: Vec<String>,
+    /// Addresses whose `X-Forwarded-For` counts, single or with a prefix length.
+    pub trusted_proxies: Vec<String>,
+    /// Engine.IO: time between two pings.
+    #[serde(with = "duration")]
+    pub ping_interval: Duration,
+    /// Engine.IO: time that a pong may take.
+    #[serde(with = "duration")]
+    pub ping_timeout: Duration,
+    /// Plain WebSocket and SSE: time between two pings; a client that misses one is closed at the next.
+    #[serde(with = "duration")]
+    pub ws_ping_interval: Duration,
+    /// Time in which a connection must have sent its request, and a Socket.IO client its CONNECT.
+    #[serde(with = "duration")]
+    pub handshake_timeout: Duration,
+    /// Largest message from a client.
+    #[serde(with = "bytes")]
+    pub max_payload: u64,
+    /// Connections of this edge.
+    pub max_connections: usize,
+    /// Connections of one user at this edge; 0 is without limit.
+    pub max_per_user: usize,
+    /// Connections of one address at this edge; 0 is without limit.
+    pub max_per_address: usize,
+    /// Namespaces of one Socket.IO connection.
+    pub max_namespaces: usize,
+    /// Rooms that one connection may join.
+    pub max_rooms: usize,
+    /// Bytes that may wait for one client.
+    #[serde(with = "bytes")]
+    pub queue: u64,
+    /// New connections per second; 0 is without limit.
+    pub accept_rate: u32,
+    /// After SIGTERM: how long new connections are still accepted.
+    #[serde(with = "duration")]
+    pub drain_delay: Duration,
+    /// After SIGTERM: time until the process has ended.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// Warning before a token expires.
+    #[serde(with = "duration")]
+    pub expiry_warning: Duration,
+    /// Serves the page `/demo`.
+    pub demo: bool,
+    /// TLS for clients.
+    pub tls: Option<Tls>,
+}
+
+/// `[edge.tls]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate chain; read again when it changes.
+    pub certificate: PathBuf,
+    /// PEM file of the key.
+    pub key: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
+            admin: None,
+            path: "/socket.io/".to_owned(),
+            ws_path: "/ws".to_owned(),
+            sse_path: "/sse".to_owned(),
+            cors_origin: Vec::new(),
+            trusted_proxies: Vec::new(),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            ws_ping_interval: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            max_payload: 1_000_000,
+            max_connections: 100_000,
+            max_per_user: 0,
+            max_per_address: 0,
+            max_namespaces: 16,
+            max_rooms: 1000,
+            queue: 1 << 20,
+            accept_rate: 0,
+            drain_delay: Duration::from_secs(5),
+            drain: Duration::from_secs(30),
+            expiry_warning: Duration::from_secs(60),
+            demo: false,
+            tls: None,
+        }
+    }
+}
+
+impl Config {
+    /// Returns the first setting that contradicts another: its key, and what was expected.
+    pub fn contradiction(&self) -> Option<(&'static str, String)> {
+        let paths = [("path", &self.path), ("ws_path", &self.ws_path), ("sse_path", &self.sse_path)];
+        for (key, path) in paths {
+            if !path.starts_with('/') {
+                return Some((key, "a path that begins with a slash".to_owned()));
+            }
+        }
+        for (index, (key, path)) in paths.iter().enumerate() {
+            if paths[..index].iter().any(|(_, other)| other.trim_end_matches('/') == path.trim_end_matches('/')) {
+                return Some((key, "a path that no other transport has".to_owned()));
+            }
+        }
+        if self.drain_delay >= self.drain {
+            return Some(("drain_delay", "less than edge.drain".to_owned()));
+        }
+        if self.ping_interval.is_zero() || self.ws_ping_interval.is_zero() {
+            return Some(("ping_interval", "more than zero".to_owned()));
+        }
+        None
+    }
+}

@@ -1,0 +1,203 @@
+//! Socket.IO over one transport: its packets, its namespaces, its acknowledgements.
+//!
+//! A conversation knows nothing of sockets: WebSocket and long-polling feed it messages, and it answers through
+//! the client's queue.
+
+mod connect;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use carillon_protocol::binary;
+use carillon_protocol::engineio;
+use carillon_protocol::event::Payload;
+use carillon_protocol::rawjson::Arguments;
+use carillon_protocol::socketio::{Body, Decoder, Limits, MAX_SENT_ATTACHMENTS, Packet, encode};
+use carillon_protocol::websocket::Opcode;
+use carillon_service::settings::Overflow;
+use parking_lot::Mutex;
+
+use crate::accept::Slots;
+use crate::actions::Answer;
+use crate::admission::Shown;
+use crate::client::{Client, Closing};
+use crate::frame::Chunk;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::rules::Refusal;
+use crate::session::Session;
+
+/// Attachments of one packet from a client.
+const MAX_ATTACHMENTS: usize = 64;
+
+/// One client that speaks Socket.IO.
+pub(crate) struct Conversation {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) client: Arc<Client>,
+    shown: Shown,
+    slots: Slots,
+    decoder: Mutex<Decoder>,
+    namespaces: Mutex<HashMap<String, Slot>>,
+}
+
+/// Where the client stands in a namespace.
+enum Slot {
+    Connecting,
+    Open(Arc<Session>),
+}
+
+impl Conversation {
+    pub(crate) fn new(hub: Arc<Hub>, client: Arc<Client>, shown: Shown, slots: Slots) -> Arc<Self> {
+        let max_bytes = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
+        let decoder = Decoder::new(Limits { max_attachments: MAX_ATTACHMENTS, max_bytes });
+        Arc::new(Self { hub, client, shown, slots, decoder: Mutex::new(decoder), namespaces: Mutex::default() })
+    }
+
+    /// Takes the text of an Engine.IO message.
+    pub(crate) async fn text(self: &Arc<Self>, text: &str) -> Result<(), Closing> {
+        let packet = self.decoder.lock().text(text).map_err(bad_packet)?.map(Packet::into_owned);
+        match packet {
+            Some(packet) => self.packet(packet).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a binary Engine.IO message: an attachment.
+    pub(crate) async fn binary(self: &Arc<Self>, bytes: Bytes) -> Result<(), Closing> {
+        let packet = self.decoder.lock().binary(bytes).map_err(bad_packet)?;
+        match packet {
+            Some(packet) => self.packet(packet).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether the client has entered a namespace, or is about to.
+    pub(crate) fn has_entered(&self) -> bool {
+        !self.namespaces.lock().is_empty()
+    }
+
+    /// Returns the open sessions.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        let namespaces = self.namespaces.lock();
+        namespaces.values().filter_map(Slot::session).filter(|session| !session.has_ended()).cloned().collect()
+    }
+
+    /// Ends every session: the transport is gone.
+    pub(crate) async fn end(self: &Arc<Self>, reason: &str) {
+        for session in self.sessions() {
+            self.hub.close_session(&session, reason, true).await;
+        }
+        self.namespaces.lock().clear();
+    }
+
+    async fn packet(self: &Arc<Self>, packet: Packet<'static>) -> Result<(), Closing> {
+        let namespace = packet.namespace.into_owned();
+        match packet.body {
+            Body::Connect { auth } => self.connect(namespace, auth.map(|auth| auth.into_owned())),
+            Body::Disconnect => {
+                let slot = self.namespaces.lock().remove(&namespace);
+                if let Some(session) = slot.as_ref().and_then(Slot::session) {
+                    self.hub.close_session(session, "client namespace disconnect", false).await;
+                }
+                Ok(())
+            }
+            Body::Event { id, name, arguments } => match self.session(&namespace) {
+                Some(session) => self.event(&session, id, &name, &arguments).await,
+                // An event that crossed a disconnect on its way.
+                None => Ok(()),
+            },
+            Body::Ack { id, arguments } => {
+                self.client.asks.answer(id, arguments.to_payload());
+                Ok(())
+            }
+        }
+    }
+
+    fn session(&self, namespace: &str) -> Option<Arc<Session>> {
+        let session = self.namespaces.lock().get(namespace).and_then(Slot::session).cloned()?;
+        (!session.has_ended()).then_some(session)
+    }
+
+    async fn event(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        id: Option<u64>,
+        name: &str,
+        arguments: &Arguments<'_>,
+    ) -> Result<(), Closing> {
+        let payload = arguments.to_payload();
+        if name == "auth:refresh" {
+            let answered = self.hub.refresh(session, &payload).await;
+            self.finish(session, id, name, answered.map(|payload| Answer::Reply { payload, event: None }));
+            return Ok(());
+        }
+        let outcome = self.hub.on_event(session, name, &payload, id.is_some()).await;
+        let abuse = matches!(&outcome, Err(refusal) if refusal.abuse);
+        match outcome {
+            Ok(Answer::Backend { event, payload }) => {
+                // The backend may take seconds; what the client sends next does not wait for it.
+                let (conversation, session, name) = (Arc::clone(self), Arc::clone(session), name.to_owned());
+                tokio::spawn(async move {
+                    let answer = conversation.hub.forward(&session, &event, &payload, true).await;
+                    let answer = answer.map(|payload| Answer::Reply { payload: payload.unwrap_or(Payload::NONE), event: None });
+                    conversation.finish(&session, id, &name, answer);
+                });
+            }
+            outcome => self.finish(session, id, name, outcome),
+        }
+        if abuse {
+            return Err(Closing { code: 1008, reason: "rate_limited: far too many events".to_owned(), flush: true });
+        }
+        Ok(())
+    }
+
+    /// Sends the acknowledgement, the event in its place, or the error.
+    fn finish(&self, session: &Arc<Session>, id: Option<u64>, name: &str, answer: Result<Answer, Refusal>) {
+        if session.has_ended() {
+            return;
+        }
+        match (answer, id) {
+            (Ok(Answer::Reply { payload, .. }), Some(id)) => self.acknowledge(session, id, &payload),
+            (Ok(Answer::Reply { payload, event: Some(event) }), None) => {
+                session.emit(crate::rules::Emit { event, payload });
+            }
+            (Ok(Answer::Empty | Answer::Backend { .. }), Some(id)) => self.acknowledge(session, id, &Payload::NONE),
+            (Ok(_), None) => {}
+            (Err(refusal), id) => {
+                session.emit_error(&refusal, name);
+                if let Some(id) = id {
+                    let error = serde_json::json!({ "error": { "code": &*refusal.code, "message": &*refusal.message } });
+                    self.acknowledge(session, id, &Payload::One(error.to_string().into()));
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&self, session: &Session, id: u64, payload: &Payload) {
+        let arguments = payload.arguments();
+        let extracted = binary::extract(arguments, MAX_SENT_ATTACHMENTS);
+        let (arguments, attachments) = match &extracted {
+            Some(extracted) => (&*extracted.json, &extracted.attachments[..]),
+            None => (arguments, &[][..]),
+        };
+        let mut text = vec![engineio::MESSAGE];
+        encode::ack(&mut text, session.namespace.name.as_str(), id, arguments, attachments.len());
+        let chunks: Vec<Chunk> = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes)).collect();
+        self.client.send_event(Chunk::text(&text), &chunks, Overflow::CloseAndRecover);
+    }
+}
+
+impl Slot {
+    fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Self::Connecting => None,
+            Self::Open(session) => Some(session),
+        }
+    }
+}
+
+fn bad_packet(error: impl std::fmt::Display) -> Closing {
+    metrics::error("bad_frame");
+    Closing { code: 1002, reason: format!("bad_packet: {error}"), flush: true }
+}

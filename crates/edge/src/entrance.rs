@@ -1,0 +1,389 @@
+//! How a client enters a namespace: a new session, or the one that it had.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_bus::history::now;
+use carillon_bus::{Bucket, HistoryError, RequestError, TableError};
+use carillon_protocol::headers::Headers;
+use carillon_protocol::ids::Sid;
+use carillon_protocol::message::{TakenOver, Takeover};
+use carillon_protocol::names::Room;
+use carillon_protocol::offset::Offset;
+use carillon_protocol::session::{Record, State};
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::frame::Broadcast;
+use crate::hub::Hub;
+use crate::membership::Missed;
+use crate::namespace::Namespace;
+use crate::record::{self, Keeper, RecordError};
+use crate::session::Session;
+use crate::ticket;
+use crate::user::User;
+
+/// How long a client is held while NATS is away.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a former owner may take to answer.
+const TAKEOVER: Duration = Duration::from_secs(1);
+
+/// What a client shows when it enters.
+pub(crate) struct Entry {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) user: Arc<User>,
+    /// The handshake data, without a valid token.
+    pub(crate) auth: Option<Value>,
+    /// What the client wants to go on from.
+    pub(crate) resume: Resume,
+}
+
+/// How a client that was here before wants to go on.
+pub(crate) enum Resume {
+    /// It was not.
+    Fresh,
+    /// A Socket.IO client shows its `pid`, and its offset if it has one.
+    Session { ticket: String, offset: Option<String> },
+    /// A plain client names an offset.
+    Since(String),
+}
+
+/// An open session. It is held until the caller has sent its greeting and calls [`Session::release`].
+pub(crate) struct Opened {
+    pub(crate) session: Arc<Session>,
+    pub(crate) recovered: bool,
+    /// Rooms of which the history does not reach back, with the oldest offset to be had.
+    pub(crate) lost: Vec<(Room, Offset)>,
+    /// Events that the backend or the namespace greets with.
+    pub(crate) greetings: Vec<Arc<Broadcast>>,
+}
+
+/// Why a client does not get in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The client itself is refused, and told so.
+    #[error("{code}: {message}")]
+    Client { code: String, message: String },
+    /// The cluster cannot serve it now; its transport is closed and it tries again.
+    #[error("not available now")]
+    Unavailable,
+}
+
+impl From<RecordError> for Refused {
+    fn from(_: RecordError) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl From<HistoryError> for Refused {
+    fn from(_: HistoryError) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl Hub {
+    /// Opens a session.
+    pub(crate) async fn open_session(self: &Arc<Self>, entry: Entry) -> Result<Opened, Refused> {
+        let opened = tokio::time::timeout(PATIENCE, async {
+            match &entry.resume {
+                Resume::Session { ticket, offset } if entry.namespace.style.recovery => {
+                    match self.recover(&entry, ticket, offset.as_deref()).await? {
+                        Some(opened) => Ok(opened),
+                        None => self.begin(&entry, None).await,
+                    }
+                }
+                Resume::Since(offset) if entry.namespace.style.recovery => self.begin(&entry, Some(offset)).await,
+                _ => self.begin(&entry, None).await,
+            }
+        });
+        opened.await.unwrap_or(Err(Refused::Unavailable))
+    }
+
+    /// Begins a new session, with the automatic rooms from an offset on where one is given.
+    async fn begin(self: &Arc<Self>, entry: &Entry, since: Option<&str>) -> Result<Opened, Refused> {
+        let namespace = &entry.namespace;
+        let sid = Sid::from_random(rand::random());
+        let admitted = self.ask_admission(namespace, &entry.user, sid, entry.auth.as_ref(), entry.client.transport()).await?;
+        let start = match namespace.watermark() {
+            0 => namespace.pass_barrier(self, None).await,
+            watermark => watermark,
+        };
+        let automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
+        let mut record = self.record_of(entry, start, automatic);
+        record.rooms = admitted.rooms.iter().map(|room| (room.clone(), start)).collect();
+        record.ordered = admitted.rooms;
+        let rooms: Vec<Room> = record.heard(sid).collect();
+        let keeper = Keeper::new(sid, record, 0);
+        let session = self.register(sid, entry, keeper);
+        let guard = Undo { hub: self, session: &session, state: State::Ended, armed: true };
+        let (entered, written) = tokio::join!(self.enter(&session, &rooms), session.keeper.change(self, |_| {}));
+        written?;
+        let offset = entered.iter().map(|entered| entered.from).filter(|from| *from != u64::MAX).max().unwrap_or(start);
+        let mut opened = Opened { session: Arc::clone(&session), recovered: false, lost: Vec::new(), greetings: admitted.greetings };
+        match since {
+            None => session.open(offset.max(start)),
+            Some(text) => {
+                self.go_on_from(&mut opened, text, rooms, offset.max(start)).await?;
+            }
+        }
+        guard.disarm();
+        Ok(opened)
+    }
+
+    /// Replays the rooms of a plain client from its offset on, or says what is lost.
+    async fn go_on_from(
+        self: &Arc<Self>,
+        opened: &mut Opened,
+        since: &str,
+        rooms: Vec<Room>,
+        now: u64,
+    ) -> Result<(), Refused> {
+        let session = Arc::clone(&opened.session);
+        match self.reach_back(&session.namespace, since).await? {
+            Reach::All(after) => {
+                let asked: Vec<(Room, u64)> = rooms.into_iter().map(|room| (room, after)).collect();
+                let missed = self.missed(&session, &asked).await?;
+                opened.recovered = missed.iter().all(|missed| missed.complete);
+                opened.lost = missed.iter().filter(|missed| !missed.complete).filter_map(|missed| self.oldest(&session, missed)).collect();
+                for event in missed.iter().filter(|missed| missed.complete).flat_map(|missed| &missed.events) {
+                    session.replay(event.sequence.unwrap_or(0), event);
+                }
+                session.open(after);
+            }
+            Reach::Lost(oldest) => {
+                opened.lost = rooms.into_iter().map(|room| (room, oldest)).collect();
+                session.open(now);
+            }
+        }
+        Ok(())
+    }
+
+    fn oldest(&self, session: &Session, missed: &Missed) -> Option<(Room, Offset)> {
+        let sequence = missed.events.first()?.sequence?;
+        Some((missed.room.clone(), Offset { epoch: session.namespace.style.epoch, sequence }))
+    }
+
+    /// Tells whether the history of a namespace reaches back to an offset.
+    pub(crate) async fn reach_back(&self, namespace: &Namespace, since: &str) -> Result<Reach, Refused> {
+        let (first, last) = self.bus.bounds(&namespace.stream.name).await?;
+        let oldest = Offset { epoch: namespace.style.epoch, sequence: first };
+        Ok(match since.parse::<Offset>() {
+            Ok(offset) if offset.epoch == namespace.style.epoch && offset.sequence + 1 >= first && offset.sequence <= last => {
+                Reach::All(offset.sequence)
+            }
+            _ => Reach::Lost(oldest),
+        })
+    }
+
+    /// Takes over the session of a ticket; `None` where there is nothing to recover.
+    async fn recover(self: &Arc<Self>, entry: &Entry, shown: &str, offset: Option<&str>) -> Result<Option<Opened>, Refused> {
+        let namespace = &entry.namespace;
+        let user = entry.user.id().map(|id| &**id);
+        let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else { return Ok(None) };
+        let Some((mut taken, revision, late)) = self.take_over(entry, sid, offset).await? else { return Ok(None) };
+        let after = match offset.and_then(|text| text.parse::<Offset>().ok()) {
+            Some(offset) => offset.sequence,
+            None => taken.start,
+        };
+        let joined = std::mem::take(&mut taken.rooms);
+        taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
+        let keeper = Keeper::new(sid, taken.clone(), revision);
+        let session = self.register(sid, entry, keeper);
+        let mut guard = Undo { hub: self, session: &session, state: State::Away, armed: true };
+        let mut rooms: Vec<(Room, u64)> = taken.heard(sid).map(|room| (room, after)).collect();
+        let mut kept = BTreeMap::new();
+        for (room, from) in joined {
+            if taken.ordered.contains(&room) || self.may_join(&session, &room).await.is_ok() {
+                rooms.push((room.clone(), after.max(from)));
+                kept.insert(room, from);
+            }
+        }
+        let names: Vec<Room> = rooms.iter().map(|(room, _)| room.clone()).collect();
+        let (_, written) = tokio::join!(
+            self.enter(&session, &names),
+            session.keeper.change(self, |record| {
+                for (room, from) in &kept {
+                    record.rooms.insert(room.clone(), *from);
+                }
+            })
+        );
+        written?;
+        let earliest = late.iter().min().map_or(after, |late| after.min(late.saturating_sub(1)));
+        for (_, from) in &mut rooms {
+            *from = (*from).min(earliest.max(if *from > after { *from } else { 0 }));
+        }
+        let missed = self.missed(&session, &rooms).await?;
+        if missed.iter().any(|missed| !missed.complete) {
+            guard.state = State::Ended;
+            tracing::info!(%sid, "session has missed more than the history gives, a new one begins");
+            return Ok(None);
+        }
+        for event in missed.iter().flat_map(|missed| &missed.events) {
+            let sequence = event.sequence.unwrap_or(0);
+            if sequence > after || late.contains(&sequence) {
+                session.replay(sequence, event);
+            }
+        }
+        session.open(after);
+        guard.disarm();
+        Ok(Some(Opened { session, recovered: true, lost: Vec::new(), greetings: Vec::new() }))
+    }
+
+    /// Makes this edge the owner of a session: the former owner stops, then the record changes hands.
+    async fn take_over(
+        self: &Arc<Self>,
+        entry: &Entry,
+        sid: Sid,
+        offset: Option<&str>,
+    ) -> Result<Option<(Record, u64, Vec<u64>)>, Refused> {
+        let table = self.bus.table(Bucket::Sessions);
+        let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let (mut record, revision) = match record::read(&table, sid).await {
+                Ok(Some(read)) => read,
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let same_epoch = match offset {
+                None => true,
+                Some(text) => text.parse::<Offset>().is_ok_and(|offset| offset.epoch == entry.namespace.style.epoch),
+            };
+            let known = record.epoch == entry.namespace.style.epoch && record.namespace == entry.namespace.name && same_epoch;
+            if !known || !record.is_recoverable(now(), window) {
+                return Ok(None);
+            }
+            let sequence = offset.and_then(|text| text.parse::<Offset>().ok()).map_or(record.start, |offset| offset.sequence);
+            record.term += 1;
+            let late = self.stop_owner(&record, Takeover { sid, term: record.term, offset: sequence }).await;
+            record.owner = self.id;
+            record.state = State::Live;
+            record.gone = None;
+            record.transport = entry.client.transport();
+            record.user = entry.user.id().cloned();
+            match record::put(&table, sid, &record, revision, None).await {
+                Ok(revision) => return Ok(Some((record, revision, late))),
+                Err(TableError::Conflict) => {}
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// Asks the owner of a session to stop, wherever it is; returns what the client may lack below its offset.
+    async fn stop_owner(self: &Arc<Self>, record: &Record, takeover: Takeover) -> Vec<u64> {
+        if record.owner == self.id {
+            return self.hand_over(&record.namespace, &takeover).await.late;
+        }
+        let subject = format!("{}.takeover", self.bus.subjects().edge(record.owner));
+        let body = serde_json::to_vec(&takeover).expect("a takeover is JSON").into();
+        match self.bus.request(&subject, &Headers::new(), body, TAKEOVER).await {
+            Ok(reply) => serde_json::from_slice::<TakenOver>(&reply.body).unwrap_or_default().late,
+            Err(RequestError::NoResponders) => Vec::new(),
+            Err(error) => {
+                tracing::debug!(%error, owner = %record.owner, "former owner does not answer");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Stops a session of this edge that another one takes over.
+    pub(crate) async fn hand_over(self: &Arc<Self>, namespace: &carillon_protocol::names::Namespace, takeover: &Takeover) -> TakenOver {
+        let session = self.namespace(namespace.as_str()).and_then(|namespace| namespace.session(takeover.sid));
+        let Some(session) = session.filter(|session| session.keeper.term() < takeover.term) else {
+            return TakenOver::default();
+        };
+        session.hold();
+        let late = session.late_after(takeover.offset);
+        session.keeper.give_up().await;
+        session.fence();
+        self.forget(&session);
+        TakenOver { late }
+    }
+
+    fn record_of(&self, entry: &Entry, start: u64, automatic: Vec<Room>) -> Record {
+        Record {
+            owner: self.id,
+            term: 1,
+            state: State::Live,
+            user: entry.user.id().cloned(),
+            namespace: entry.namespace.name.clone(),
+            transport: entry.client.transport(),
+            ordered: Vec::new(),
+            rooms: BTreeMap::new(),
+            automatic,
+            left: Vec::new(),
+            epoch: entry.namespace.style.epoch,
+            start,
+            since: now(),
+            gone: None,
+            lifecycle: entry.namespace.settings.load().lifecycle,
+        }
+    }
+
+    fn register(&self, sid: Sid, entry: &Entry, keeper: Keeper) -> Arc<Session> {
+        let session =
+            Session::new(sid, Arc::clone(&entry.namespace), Arc::clone(&entry.client), Arc::clone(&entry.user), keeper);
+        entry.namespace.insert(&session);
+        session
+    }
+
+    /// Ends a session whose transport is gone.
+    pub(crate) async fn close_session(self: &Arc<Self>, session: &Arc<Session>, reason: &str, recoverable: bool) {
+        if session.has_ended() {
+            return;
+        }
+        self.forget(session);
+        let state = if recoverable && session.namespace.style.recovery { State::Away } else { State::Ended };
+        if session.keeper.finish(self, state, now()).await.is_ok() {
+            self.tell_disconnect(session, reason);
+        }
+    }
+
+    /// Takes a session out of every table of this edge.
+    pub(crate) fn forget(&self, session: &Arc<Session>) {
+        if !session.end() {
+            return;
+        }
+        session.namespace.remove(session);
+        for room in session.rooms() {
+            self.exit(session, &room);
+        }
+    }
+}
+
+/// How far a history goes.
+pub(crate) enum Reach {
+    /// It has everything after this sequence.
+    All(u64),
+    /// It begins later; this is the oldest offset.
+    Lost(Offset),
+}
+
+/// Takes back what was entered when a client does not get in after all.
+struct Undo<'a> {
+    hub: &'a Arc<Hub>,
+    session: &'a Arc<Session>,
+    /// What the record says then; a session that was taken over can still be recovered.
+    state: State,
+    armed: bool,
+}
+
+impl Undo<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.hub.forget(self.session);
+            let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
+            tokio::spawn(async move { session.keeper.finish(&hub, state, now()).await });
+        }
+    }
+}

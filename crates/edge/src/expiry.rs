@@ -1,0 +1,81 @@
+//! Tokens that expire while their connection stands: a warning, a chance to show a newer one, then the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_bus::history::now;
+use carillon_protocol::event::Payload;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::backend::refusal;
+use crate::client::Closing;
+use crate::hub::Hub;
+use crate::namespace::Namespace;
+use crate::rules::{Emit, Refusal};
+use crate::session::Session;
+
+/// The event that warns of the end.
+const WARNING: &str = "auth:expiring";
+/// How often connections are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Deserialize)]
+struct Refresh {
+    token: String,
+}
+
+impl Hub {
+    /// Takes a newer token for a connection; the user must be the same.
+    pub(crate) async fn refresh(self: &Arc<Self>, session: &Arc<Session>, payload: &Payload) -> Result<Payload, Refusal> {
+        session.namespace.rules.load().admit(&mut session.limits.lock(), std::time::Instant::now())?;
+        let shown = serde_json::from_slice::<Refresh>(payload.json());
+        let token = shown.map_err(|_| refusal("bad_field", "token is missing"))?.token;
+        let token = token.strip_prefix("Bearer ").unwrap_or(&token);
+        let user = session.user.load_full();
+        match self.reidentify(&user, token).await {
+            Ok(newer) => {
+                let expires_at = newer.expires_at;
+                session.user.store(newer);
+                session.warned.store(false, std::sync::atomic::Ordering::Relaxed);
+                Ok(Payload::One(json!({ "ok": true, "expiresAt": expires_at }).to_string().into()))
+            }
+            Err(crate::admission::Unknown::Unavailable) => Err(refusal("unavailable", "the token cannot be checked now")),
+            Err(_) => Err(refusal("unauthorized", &self.auth.invalid_text)),
+        }
+    }
+
+    /// Warns and closes connections whose token expires, until the edge stops.
+    pub(crate) async fn watch_expiry(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            for namespace in self.namespaces() {
+                self.look_for_expiry(namespace);
+                namespace.rooms.sweep(|subscription| self.link().unsubscribe(subscription));
+            }
+        }
+    }
+
+    fn look_for_expiry(&self, namespace: &Namespace) {
+        let now = now() / 1000;
+        let leeway = self.verifier.leeway().as_secs();
+        for session in namespace.sessions() {
+            let Some(expires_at) = session.user.load().expires_at else { continue };
+            if now >= expires_at.saturating_add(leeway) {
+                session.emit_error(&refusal("token_expired", "the token has expired"), "");
+                // The transport is closed, since a client that was disconnected would not come back by itself.
+                session.client.close(Closing { code: 1008, reason: "token_expired".to_owned(), flush: true });
+            } else if now.saturating_add(self.config.expiry_warning.as_secs()) >= expires_at
+                && !session.warned.swap(true, std::sync::atomic::Ordering::Relaxed)
+            {
+                let data = json!({ "expiresAt": expires_at, "expiresIn": expires_at.saturating_sub(now) });
+                session.emit(Emit { event: WARNING.into(), payload: Payload::One(data.to_string().into()) });
+            }
+        }
+    }
+}

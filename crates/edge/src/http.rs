@@ -1,0 +1,296 @@
+//! Which request goes where, and who may make it.
+
+use std::sync::Arc;
+
+use carillon_auth::credentials::Source;
+use carillon_protocol::engineio::{Query, RequestError, Transport as EngineTransport};
+use carillon_protocol::ids::EngineId;
+use carillon_protocol::session::Transport;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use crate::accept::{Body, Rate, Slots, empty, error, full, unavailable};
+use crate::address::Peer;
+use crate::admission::{Shown, Unknown};
+use crate::client::{Client, Closing};
+use crate::conversation::Conversation;
+use crate::entrance::Refused;
+use crate::frame::Wire;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::origin::{Origins, Verdict};
+use crate::outbox::Sink;
+use crate::plain::Plain;
+use crate::transport::websocket::{self, Heartbeat, Speaker};
+use crate::upgrade::{self, Offer};
+
+/// The front of an edge.
+pub(crate) struct Front {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) origins: Origins,
+    pub(crate) slots: Slots,
+    pub(crate) rate: Rate,
+}
+
+impl Front {
+    /// Answers a request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let config = &self.hub.config;
+        let path = request.uri().path();
+        if is(path, &config.path) {
+            return self.engine(request, peer).await;
+        }
+        if is(path, &config.ws_path) {
+            return self.plain(request, peer).await;
+        }
+        error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+    }
+
+    /// Engine.IO: a new session, or a request of one that stands.
+    async fn engine(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        if request.method() == Method::OPTIONS {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            self.origins.allow_preflight(request.headers(), response.headers_mut());
+            return response;
+        }
+        let query = match Query::read(request.uri().query().unwrap_or_default()) {
+            Ok(query) => query,
+            Err(error) => return self.engine_error(&request, error),
+        };
+        if query.transport == EngineTransport::WebSocket && query.sid.is_none() {
+            if request.method() != Method::GET {
+                return self.engine_error(&request, RequestError::BadHandshakeMethod);
+            }
+            if let Err(refused) = self.admit_new() {
+                return refused;
+            }
+            return match self.offer(&mut request, &peer) {
+                Ok(offer) => self.open_engine(offer, request, peer),
+                Err(refused) => refused,
+            };
+        }
+        self.engine_error(&request, RequestError::UnknownTransport)
+    }
+
+    /// A refusal with the protocol's own code, readable by pages of allowed origins.
+    pub(crate) fn engine_error(&self, request: &Request<Incoming>, refused: RequestError) -> Response<Body> {
+        let mut response = Response::new(full(refused.body()));
+        *response.status_mut() = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.origins.allow(request.headers(), response.headers_mut());
+        response
+    }
+
+    /// Checks what a new session of any transport needs.
+    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
+    pub(crate) fn admit_new(&self) -> Result<(), Response<Body>> {
+        if self.hub.is_draining() {
+            return Err(unavailable("draining", "this edge is about to stop", 1));
+        }
+        self.rate.allow().map_err(|retry| {
+            metrics::error("overloaded");
+            unavailable("overloaded", "too many new connections", retry.0)
+        })
+    }
+
+    /// Checks a WebSocket request and its origin.
+    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
+    fn offer(&self, request: &mut Request<Incoming>, peer: &Peer) -> Result<Offer, Response<Body>> {
+        self.check_origin(request, peer)?;
+        upgrade::offer(request)
+    }
+
+    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
+    pub(crate) fn check_origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Response<Body>> {
+        let shown = Shown::of(request.headers(), request.uri().query());
+        let credential = shown.credential(None, &self.hub.auth.cookie);
+        let by_cookie = credential.is_some_and(|credential| credential.source() == Source::Cookie);
+        match self.origins.decide(request.headers(), by_cookie, peer) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Forbidden => {
+                metrics::error("forbidden");
+                Err(error(StatusCode::FORBIDDEN, "bad_origin", "connections from this origin are not allowed"))
+            }
+        }
+    }
+
+    /// Opens an Engine.IO session over WebSocket.
+    fn open_engine(self: Arc<Self>, offer: Offer, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let Some(slot) = self.slots.address(peer.address) else {
+            metrics::error("too_many_connections");
+            return unavailable("too_many_connections", "too many connections of this address", 5);
+        };
+        let shown = Shown::of(request.headers(), request.uri().query());
+        let (response, pending) = offer.accept(None);
+        tokio::spawn(async move {
+            let Ok(upgraded) = pending.open().await else { return };
+            let hub = Arc::clone(&self.hub);
+            let socket = Arc::new(upgraded.socket);
+            let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
+            let sink = Sink::Socket(Arc::clone(&socket));
+            let client = Arc::new(Client::new(Wire::SocketIo, Transport::Websocket, peer.address, sink, limit));
+            let id = EngineId::of_edge(hub.id, rand::random());
+            let conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&client), shown, self.slots.clone());
+            client.send_text(&hub.open_packet(id, &[]));
+            metrics::opened(Transport::Websocket);
+            let closing = serve_engine_socket(&hub, &client, &socket, upgraded.leftover, &conversation).await;
+            conversation.end(&closing.reason).await;
+            metrics::closed(Transport::Websocket, closing.code);
+            drop((slot, upgraded.ticket));
+        });
+        response
+    }
+
+    /// `/ws`: the token is checked before the upgrade.
+    async fn plain(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        if let Err(refused) = self.admit_new() {
+            return refused;
+        }
+        let offer = match self.offer(&mut request, &peer) {
+            Ok(offer) => offer,
+            Err(refused) => return refused,
+        };
+        let shown = Shown::of(request.headers(), request.uri().query());
+        let user = match self.hub.identify_plain(&shown).await {
+            Ok(user) => user,
+            Err(refused) => return refused,
+        };
+        let place = match user.id() {
+            Some(id) => self.slots.user(id).map(Some),
+            None => Some(None),
+        };
+        let (Some(slot), Some(place)) = (self.slots.address(peer.address), place) else {
+            metrics::error("too_many_connections");
+            return unavailable("too_many_connections", "too many connections", 5);
+        };
+        let since = query_value(request.uri().query(), "since");
+        let carillon = offer.carillon();
+        let (response, pending) = offer.accept(carillon);
+        tokio::spawn(async move {
+            let Ok(upgraded) = pending.open().await else { return };
+            let hub = Arc::clone(&self.hub);
+            let socket = Arc::new(upgraded.socket);
+            let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
+            let sink = Sink::Socket(Arc::clone(&socket));
+            let client = Arc::new(Client::new(Wire::Json, Transport::Ws, peer.address, sink, limit));
+            metrics::opened(Transport::Ws);
+            let code = serve_plain(&hub, &client, &socket, upgraded.leftover, user, since).await;
+            metrics::closed(Transport::Ws, code);
+            drop((slot, place, upgraded.ticket));
+        });
+        response
+    }
+}
+
+async fn serve_plain(
+    hub: &Arc<Hub>,
+    client: &Arc<Client>,
+    socket: &crate::socket::Socket,
+    leftover: bytes::Bytes,
+    user: Arc<crate::user::User>,
+    since: Option<String>,
+) -> u16 {
+    let interval = hub.config.ws_ping_interval;
+    let heartbeat = Heartbeat { interval, timeout: interval };
+    let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
+    match Plain::open(hub, client, user, since, &[]).await {
+        Ok(plain) => {
+            let session = Arc::clone(&plain.session);
+            let speaker = Speaker::Json(plain);
+            let closing = websocket::serve(client, socket, leftover, &speaker, heartbeat, max).await;
+            hub.close_session(&session, &closing.reason, true).await;
+            closing.code
+        }
+        Err(refused) => {
+            let closing = closing_of(refused);
+            websocket::goodbye(client, socket, &closing).await;
+            closing.code
+        }
+    }
+}
+
+/// Serves the WebSocket of an Engine.IO session.
+pub(crate) async fn serve_engine_socket(
+    hub: &Arc<Hub>,
+    client: &Arc<Client>,
+    socket: &crate::socket::Socket,
+    leftover: bytes::Bytes,
+    conversation: &Arc<Conversation>,
+) -> Closing {
+    let heartbeat = Heartbeat { interval: hub.config.ping_interval, timeout: hub.config.ping_timeout };
+    let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
+    let speaker = Speaker::SocketIo(Arc::clone(conversation));
+    websocket::serve(client, socket, leftover, &speaker, heartbeat, max).await
+}
+
+pub(crate) fn closing_of(refused: Refused) -> Closing {
+    match refused {
+        Refused::Client { code, message } => Closing { code: 1008, reason: format!("{code}: {message}"), flush: true },
+        Refused::Unavailable => Closing { code: 1013, reason: "unavailable: try again".to_owned(), flush: true },
+    }
+}
+
+impl Hub {
+    /// Checks the token of a plain client, or returns the refusal.
+    pub(crate) async fn identify_plain(&self, shown: &Shown) -> Result<Arc<crate::user::User>, Response<Body>> {
+        let Some(namespace) = self.namespace("/") else {
+            return Err(error(StatusCode::NOT_FOUND, "unknown_namespace", "there is no main namespace here"));
+        };
+        self.identify(namespace, shown, None).await.map_err(|unknown| match unknown {
+            Unknown::Unavailable => unavailable("unavailable", "the token cannot be checked now", 2),
+            unknown => {
+                metrics::error("unauthorized");
+                error(StatusCode::UNAUTHORIZED, "unauthorized", &unknown.text(self, namespace))
+            }
+        })
+    }
+
+    /// Returns the packet that opens an Engine.IO session.
+    pub(crate) fn open_packet(&self, id: EngineId, upgrades: &[&str]) -> Vec<u8> {
+        let milliseconds = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        carillon_protocol::engineio::Open {
+            sid: id.as_str(),
+            upgrades: upgrades.to_vec(),
+            ping_interval: milliseconds(self.config.ping_interval),
+            ping_timeout: milliseconds(self.config.ping_timeout),
+            max_payload: self.config.max_payload,
+        }
+        .encode()
+    }
+}
+
+/// Compares paths; one slash at the end makes no difference.
+fn is(path: &str, configured: &str) -> bool {
+    path == configured || path.trim_end_matches('/') == configured.trim_end_matches('/')
+}
+
+/// Returns a decoded value of a query.
+pub(crate) fn query_value(query: Option<&str>, key: &str) -> Option<String> {
+    query_values(query, key).into_iter().next()
+}
+
+/// Returns all decoded values of a query.
+pub(crate) fn query_values(query: Option<&str>, key: &str) -> Vec<String> {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let values = pairs.filter(|(name, _)| *name == key).map(|(_, value)| value.replace('+', " "));
+    values.filter_map(|value| Some(percent_encoding::percent_decode_str(&value).decode_utf8().ok()?.into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_makes_no_difference() {
+        assert!(is("/socket.io/", "/socket.io/") && is("/socket.io", "/socket.io/") && is("/ws/", "/ws"));
+        assert!(!is("/socket.io/x", "/socket.io/") && !is("/", "/ws"));
+    }
+
+    #[test]
+    fn query_values_are_decoded() {
+        assert_eq!(query_values(Some("topic=a%3Ab&topic=c+d&x=1"), "topic"), ["a:b", "c d"]);
+        assert_eq!(query_value(None, "since"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! What every part of the edge shares.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use carillon_auth::Verifier;
+use carillon_bus::{Bus, Link, Streams};
+use carillon_protocol::ids::EdgeId;
+use carillon_service::readiness::{Gate, Readiness};
+use carillon_service::settings;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Decisions;
+use crate::config::Config;
+use crate::lease::Clock;
+use crate::namespace::Namespace;
+use crate::revocation::Revocations;
+use crate::server::Shared;
+
+/// The edge.
+pub(crate) struct Hub {
+    pub(crate) id: EdgeId,
+    pub(crate) config: Config,
+    pub(crate) session: settings::Session,
+    pub(crate) history_limit: usize,
+    pub(crate) auth: carillon_auth::Config,
+    pub(crate) verifier: Verifier,
+    pub(crate) bus: Bus,
+    pub(crate) streams: Streams,
+    pub(crate) readiness: Readiness,
+    pub(crate) revocations: Revocations,
+    pub(crate) decisions: Decisions,
+    /// How fresh the lease is.
+    pub(crate) lease: Clock,
+    /// The key under which session ids are signed.
+    pub(crate) key: Vec<u8>,
+    /// Clients are asked to go, and no new ones are taken.
+    pub(crate) draining: AtomicBool,
+    /// Everything stops.
+    pub(crate) stop: CancellationToken,
+    /// The link broke, and the rooms are not verified since.
+    pub(crate) broken: AtomicBool,
+    /// Keeps the edge from being ready as long as that is so.
+    pub(crate) unsynchronised: Mutex<Option<Gate>>,
+    /// Deliveries must be verified.
+    pub(crate) unverified: Notify,
+    /// The lease must be confirmed before deliveries go on.
+    pub(crate) unconfirmed: Notify,
+    by_name: HashMap<String, Arc<Namespace>>,
+    namespaces: Vec<Arc<Namespace>>,
+    link: OnceLock<Link>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        id: EdgeId,
+        shared: Shared,
+        namespaces: Vec<Arc<Namespace>>,
+        key: Vec<u8>,
+        readiness: Readiness,
+    ) -> Arc<Self> {
+        let by_name =
+            namespaces.iter().map(|namespace| (namespace.name.as_str().to_owned(), Arc::clone(namespace))).collect();
+        let gate = readiness.hold("resynchronising");
+        Arc::new(Self {
+            id,
+            lease: Clock::new(shared.session.lease),
+            config: shared.edge,
+            session: shared.session,
+            history_limit: usize::try_from(shared.history.max_per_room).unwrap_or(usize::MAX),
+            auth: shared.auth,
+            verifier: shared.verifier,
+            bus: shared.bus,
+            streams: shared.streams,
+            readiness,
+            revocations: Revocations::default(),
+            decisions: Decisions::default(),
+            key,
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            broken: AtomicBool::new(true),
+            unsynchronised: Mutex::new(Some(gate)),
+            unverified: Notify::new(),
+            unconfirmed: Notify::new(),
+            by_name,
+            namespaces,
+            link: OnceLock::new(),
+        })
+    }
+
+    /// Returns all namespaces.
+    pub(crate) fn namespaces(&self) -> &[Arc<Namespace>] {
+        &self.namespaces
+    }
+
+    /// Returns the namespace at a place in the list.
+    pub(crate) fn namespace_at(&self, index: usize) -> Option<&Arc<Namespace>> {
+        self.namespaces.get(index)
+    }
+
+    /// Returns a namespace by its Socket.IO name.
+    pub(crate) fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.by_name.get(name)
+    }
+
+    /// Gives the hub its delivery link.
+    pub(crate) fn set_link(&self, link: Link) {
+        let _ = self.link.set(link);
+    }
+
+    /// Returns the delivery link.
+    pub(crate) fn link(&self) -> &Link {
+        self.link.get().expect("the link is started before the first connection is accepted")
+    }
+
+    /// Returns the number of connected sessions.
+    pub(crate) fn connections(&self) -> usize {
+        self.namespaces.iter().map(|namespace| namespace.count()).sum()
+    }
+
+    /// Returns whether new clients are turned away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

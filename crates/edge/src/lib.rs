@@ -1,0 +1,57 @@
+//! An edge of a Carillon cluster: it holds the clients' connections and delivers events to them.
+//!
+//! A request comes in by [`accept`] and [`http`]; a transport (`transport`) moves frames between a client's queue
+//! ([`client`], [`outbox`]) and its socket; what the frames mean is decided in [`conversation`] (Socket.IO) and
+//! [`plain`] (JSON). Either opens a [`session`] in a [`namespace`], by [`entrance`], which is where recovery
+//! happens. Deliveries come in by [`delivery`], per [`room`], and are repaired ([`repair`]) and verified
+//! ([`verify`]) there. What a client may do is decided by [`rules`] and carried out by [`actions`].
+
+pub mod config;
+mod server;
+
+mod hub;
+mod namespace;
+mod room;
+mod session;
+mod user;
+
+mod accept;
+mod address;
+mod http;
+mod origin;
+mod socket;
+mod tls;
+mod transport;
+mod upgrade;
+
+mod client;
+mod frame;
+mod outbox;
+
+mod admission;
+mod asks;
+mod conversation;
+mod entrance;
+mod expiry;
+mod plain;
+mod revocation;
+mod ticket;
+
+mod actions;
+mod backend;
+mod lifecycle;
+pub mod rules;
+
+mod barrier;
+mod delivery;
+mod lease;
+mod membership;
+mod record;
+mod repair;
+mod requests;
+mod verify;
+
+mod metrics;
+
+pub use config::Config;
+pub use server::{BindError, Reloader, Server, Shared};

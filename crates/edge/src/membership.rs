@@ -1,0 +1,156 @@
+//! Entering and leaving rooms: the subscription, the barrier behind it, and the record of the session.
+
+use std::sync::Arc;
+
+use carillon_protocol::names::{Class, Room};
+use futures_util::future::join_all;
+
+use crate::delivery::subscription_id;
+use crate::frame::Broadcast;
+use crate::hub::Hub;
+use crate::record::RecordError;
+use crate::session::Session;
+
+/// Where a membership begins: everything of the room above that sequence is heard.
+#[derive(Debug, Clone)]
+pub(crate) struct Entered {
+    pub(crate) room: Room,
+    pub(crate) from: u64,
+}
+
+impl Hub {
+    /// Makes the session a member of rooms, and waits until each is sure to be heard.
+    ///
+    /// This is only the edge's side: rules are asked, and records written, by the caller.
+    pub(crate) async fn enter(self: &Arc<Self>, session: &Arc<Session>, rooms: &[Room]) -> Vec<Entered> {
+        join_all(rooms.iter().map(|room| self.enter_one(session, room))).await
+    }
+
+    async fn enter_one(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Entered {
+        let namespace = &session.namespace;
+        session.enter(room);
+        if room.class() == Class::Session && room.session() == Some(session.sid.as_str()) {
+            // Heard through the namespace's wildcard, from the start.
+            return Entered { room: room.clone(), from: session.keeper.start() };
+        }
+        let cell = namespace.rooms.enter(room, |generation, slot| {
+            let id = subscription_id(namespace.index, generation, slot);
+            self.link().subscribe(id, &self.bus.subjects().delivery(&namespace.name, room));
+            id
+        });
+        {
+            let mut state = cell.state.lock();
+            let from = state.complete.unwrap_or(u64::MAX);
+            if !state.add(session, from) || state.complete.is_some() {
+                let from = state.member(session).map_or(from, |member| member.from);
+                if from != u64::MAX {
+                    return Entered { room: room.clone(), from };
+                }
+            }
+        }
+        let from = namespace.pass_barrier(self, Some((Arc::clone(&cell), Arc::clone(session)))).await;
+        let from = cell.state.lock().member(session).map_or(from, |member| member.from);
+        // A session that ended while it waited was not a member yet when it was cleaned up.
+        if session.has_ended() {
+            self.exit(session, room);
+        }
+        Entered { room: room.clone(), from }
+    }
+
+    /// Takes the session out of a room; `false` if it was not in it.
+    pub(crate) fn exit(&self, session: &Arc<Session>, room: &Room) -> bool {
+        if let Some(cell) = session.namespace.rooms.find(room) {
+            let empty = {
+                let mut state = cell.state.lock();
+                state.remove(session) && state.members.is_empty()
+            };
+            if empty {
+                session.namespace.rooms.emptied(room);
+            }
+        }
+        session.exit(room)
+    }
+
+    /// Lets a session join a room that it may join: heard, recorded, and told.
+    pub(crate) async fn join(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<Entered, RecordError> {
+        let was_in = session.is_in(room);
+        let entered = self.enter(session, std::slice::from_ref(room)).await.remove(0);
+        if was_in {
+            return Ok(entered);
+        }
+        let from = entered.from;
+        let written = session
+            .keeper
+            .change(self, |record| {
+                record.left.retain(|left| left != room);
+                if !record.automatic.contains(room) {
+                    record.rooms.entry(room.clone()).or_insert(from);
+                }
+            })
+            .await;
+        if let Err(error) = written {
+            self.exit(session, room);
+            return Err(error);
+        }
+        self.tell_room(session, "$join", room);
+        Ok(entered)
+    }
+
+    /// Lets a session leave a room; `false` if it was not in it. The room of the session itself stays.
+    pub(crate) async fn leave(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<bool, RecordError> {
+        if room.session() == Some(session.sid.as_str()) || !self.exit(session, room) {
+            return Ok(false);
+        }
+        session
+            .keeper
+            .change(self, |record| {
+                if record.rooms.remove(room).is_none() && !record.left.contains(room) {
+                    record.left.push(room.clone());
+                }
+            })
+            .await?;
+        self.tell_room(session, "$leave", room);
+        Ok(true)
+    }
+
+    /// Reads what each room had after a sequence, for a session that is held.
+    ///
+    /// `None` where a room has more than one resume may read, or its history does not reach back.
+    pub(crate) async fn missed(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        rooms: &[(Room, u64)],
+    ) -> Result<Vec<Missed>, carillon_bus::HistoryError> {
+        let namespace = &session.namespace;
+        let subjects = self.bus.subjects();
+        let probe = subjects.probe(&namespace.name, self.id);
+        let barrier = namespace.pass_barrier(self, None).await;
+        let mut missed = Vec::new();
+        for rooms in rooms.chunks(1000) {
+            let mut asked: Vec<String> =
+                rooms.iter().map(|(room, _)| subjects.event(&namespace.name, room)).collect();
+            asked.push(probe.clone());
+            let lasts = self.bus.last(&namespace.stream.name, &asked, barrier).await?;
+            let reads = rooms.iter().zip(&asked).filter_map(|((room, after), subject)| {
+                let last = lasts.iter().find(|last| last.subject == *subject)?.sequence;
+                (last > *after).then_some((room, *after, last))
+            });
+            let reads = reads.map(|(room, after, last)| async move {
+                let events = self.history(namespace, room, after, last, self.history_limit).await?;
+                Ok(Missed { room: room.clone(), complete: events.len() < self.history_limit, events })
+            });
+            for read in join_all(reads).await {
+                missed.push(read?);
+            }
+        }
+        Ok(missed)
+    }
+}
+
+/// What a room had that a client did not get.
+pub(crate) struct Missed {
+    pub(crate) room: Room,
+    pub(crate) events: Vec<Arc<Broadcast>>,
+    /// Everything is there; otherwise the room had more than can be read.
+    pub(crate) complete: bool,
+}

@@ -1,0 +1,103 @@
+//! Names and descriptions of the edge's metrics.
+
+use carillon_bus::history::now;
+use carillon_protocol::session::Transport;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::frame::Broadcast;
+use crate::namespace::Namespace;
+
+const CONNECTIONS: &str = "ws_connections_active";
+const ACCEPTED: &str = "ws_connections_accepted_total";
+const CLOSED: &str = "ws_connections_closed_total";
+const RECOVERED: &str = "ws_sessions_recovered_total";
+const SENT: &str = "ws_messages_sent_total";
+const RECEIVED: &str = "ws_messages_received_total";
+const ERRORS: &str = "ws_errors_total";
+const LATENCY: &str = "ws_latency_seconds";
+const GAPS: &str = "edge_gaps_total";
+const REPAIRED: &str = "edge_events_repaired_total";
+
+/// Describes every metric of the edge.
+pub(crate) fn describe() {
+    describe_gauge!(CONNECTIONS, "connections that are open, by transport");
+    describe_counter!(ACCEPTED, "connections that were accepted, by transport");
+    describe_counter!(CLOSED, "connections that were closed, by close code");
+    describe_counter!(RECOVERED, "sessions that were asked to be recovered, by whether they were");
+    describe_counter!(SENT, "events that were sent to clients, by namespace and kind");
+    describe_counter!(RECEIVED, "messages that came from clients, by namespace");
+    describe_counter!(ERRORS, "refused actions and failures, by code");
+    describe_histogram!(LATENCY, metrics::Unit::Seconds, "time from an event's acceptance to its write to a client");
+    describe_counter!(GAPS, "rooms in which a missing event was noticed");
+    describe_counter!(REPAIRED, "events that were read from history because their delivery was missing");
+}
+
+pub(crate) fn opened(transport: Transport) {
+    gauge!(CONNECTIONS, "transport" => transport.as_str()).increment(1.0);
+    counter!(ACCEPTED, "transport" => transport.as_str()).increment(1);
+}
+
+pub(crate) fn closed(transport: Transport, code: u16) {
+    gauge!(CONNECTIONS, "transport" => transport.as_str()).decrement(1.0);
+    counter!(CLOSED, "code" => code.to_string()).increment(1);
+}
+
+pub(crate) fn recovered(done: bool) {
+    counter!(RECOVERED, "recovered" => if done { "yes" } else { "no" }).increment(1);
+}
+
+/// Counts an event that was written to a client.
+pub(crate) fn sent(namespace: &Namespace, broadcast: &Broadcast) {
+    namespace.counters.count(broadcast.sequence.is_some());
+    // One in sixteen is measured: a clock for each costs more than the write of a small frame in a large room.
+    if fastrand::u8(..16) == 0 && broadcast.event.time > 0 {
+        let milliseconds = now().saturating_sub(broadcast.event.time);
+        histogram!(LATENCY).record(milliseconds as f64 / 1000.0);
+    }
+}
+
+pub(crate) fn received(namespace: &Namespace) {
+    namespace.counters.received.increment(1);
+}
+
+/// Counts a refusal or failure; codes from the configuration are counted together, so that labels stay few.
+pub(crate) fn error(code: &str) {
+    const KNOWN: [&str; 24] = [
+        "slow_client", "repair_timeout", "rate_limited", "forbidden", "unknown_event", "bad_event", "bad_data",
+        "too_large", "no_handler", "timeout", "bad_json", "bad_frame", "bad_field", "missing_field", "unknown_type",
+        "unauthorized", "unavailable", "too_many_connections", "too_many_rooms", "bad_reply", "history_lost",
+        "bad_room", "not_member", "overloaded",
+    ];
+    let label = KNOWN.iter().find(|known| **known == code).copied().unwrap_or("other");
+    counter!(ERRORS, "code" => label).increment(1);
+}
+
+pub(crate) fn gap() {
+    counter!(GAPS).increment(1);
+}
+
+pub(crate) fn repaired() {
+    counter!(REPAIRED).increment(1);
+}
+
+/// The counters of one namespace, looked up once.
+pub(crate) struct Counters {
+    durable: metrics::Counter,
+    signals: metrics::Counter,
+    received: metrics::Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(namespace: &str) -> Self {
+        let namespace = namespace.to_owned();
+        Self {
+            durable: counter!(SENT, "namespace" => namespace.clone(), "kind" => "durable"),
+            signals: counter!(SENT, "namespace" => namespace.clone(), "kind" => "signal"),
+            received: counter!(RECEIVED, "namespace" => namespace),
+        }
+    }
+
+    fn count(&self, durable: bool) {
+        if durable { self.durable.increment(1) } else { self.signals.increment(1) }
+    }
+}

@@ -1,0 +1,138 @@
+//! One namespace at this edge: its rooms, its sessions, and how far its deliveries can be trusted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use carillon_bus::streams::EventsStream;
+use carillon_protocol::ids::Sid;
+use carillon_protocol::names::{self, Room};
+use carillon_service::settings::{self, Overflow};
+use parking_lot::Mutex;
+
+use crate::barrier::Barrier;
+use crate::frame::Style;
+use crate::metrics::Counters;
+use crate::room::Rooms;
+use crate::rules::Rules;
+use crate::session::Session;
+
+/// A namespace that clients can connect to.
+pub(crate) struct Namespace {
+    /// Its place in the list of namespaces; part of every subscription id.
+    pub(crate) index: u16,
+    pub(crate) name: names::Namespace,
+    pub(crate) settings: ArcSwap<settings::Namespace>,
+    pub(crate) rules: ArcSwap<Rules>,
+    pub(crate) stream: EventsStream,
+    pub(crate) style: Style,
+    pub(crate) rooms: Rooms,
+    pub(crate) barrier: Barrier,
+    pub(crate) counters: Counters,
+    /// Bytes of events that may be held for one connection.
+    pub(crate) queue_limit: usize,
+    sessions: Mutex<HashMap<Sid, Arc<Session>>>,
+    /// Reasons for which nothing durable is delivered: the link is down, deliveries are being verified, the
+    /// lease is lost.
+    holds: AtomicUsize,
+    /// Everything up to this sequence has been delivered to its rooms.
+    watermark: AtomicU64,
+}
+
+impl Namespace {
+    pub(crate) fn new(
+        index: u16,
+        name: names::Namespace,
+        settings: settings::Namespace,
+        rules: Rules,
+        stream: EventsStream,
+        queue_limit: usize,
+    ) -> Self {
+        let style = Style {
+            namespace: name.as_str().to_owned(),
+            recovery: settings.recovery,
+            epoch: stream.epoch,
+        };
+        let counters = Counters::new(name.as_str());
+        Self {
+            index,
+            name,
+            settings: ArcSwap::from_pointee(settings),
+            rules: ArcSwap::from_pointee(rules),
+            stream,
+            style,
+            rooms: Rooms::new(),
+            barrier: Barrier::default(),
+            counters,
+            queue_limit,
+            sessions: Mutex::default(),
+            // The link is not verified yet.
+            holds: AtomicUsize::new(1),
+            watermark: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns what a full queue does with events of a room.
+    pub(crate) fn overflow(&self, room: &Room) -> Overflow {
+        self.rules.load().overflow(room)
+    }
+
+    /// Returns whether durable events are held back.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::SeqCst) > 0
+    }
+
+    /// Holds every session until the matching [`Namespace::release`].
+    pub(crate) fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends a hold, and sends what waited.
+    pub(crate) fn release(&self) {
+        let before = self.holds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |holds| holds.checked_sub(1));
+        if before == Ok(1) {
+            for session in self.sessions() {
+                session.release_namespace();
+            }
+        }
+    }
+
+    /// Returns the sequence up to which every room is complete.
+    pub(crate) fn watermark(&self) -> u64 {
+        self.watermark.load(Ordering::Relaxed)
+    }
+
+    /// Notes that every room is complete up to a sequence.
+    pub(crate) fn raise_watermark(&self, sequence: u64) {
+        self.watermark.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Adds a session.
+    pub(crate) fn insert(&self, session: &Arc<Session>) {
+        self.sessions.lock().insert(session.sid, Arc::clone(session));
+    }
+
+    /// Removes a session, unless another one has taken its id.
+    pub(crate) fn remove(&self, session: &Arc<Session>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(&session.sid).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            sessions.remove(&session.sid);
+        }
+    }
+
+    /// Returns a session.
+    pub(crate) fn session(&self, sid: Sid) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&sid).cloned()
+    }
+
+    /// Returns all sessions.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// Returns how many sessions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+}

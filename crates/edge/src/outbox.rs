@@ -1,0 +1,216 @@
+//! What waits for one client: a queue bounded in bytes, and the socket that it leaves by.
+//!
+//! Whoever finds the queue empty writes to the socket at once; what the socket does not take is queued, and the
+//! connection's own task sends it when the socket is ready again. The lock is short and never held over an await.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use carillon_service::settings::Overflow;
+
+use crate::frame::Chunk;
+use crate::socket::Socket;
+
+/// Most buffers of one `writev`.
+const BATCH: usize = 64;
+
+/// Where a client's frames leave.
+pub(crate) enum Sink {
+    /// A socket that frames are written to as they come.
+    Socket(Arc<Socket>),
+    /// A transport that takes what waits when it can: long-polling, SSE.
+    Pull,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sent {
+    /// It left, or nothing needs to be woken for it.
+    Done,
+    /// It waits, and the connection's task must see to it.
+    Waiting,
+    /// The queue is full, and the client must be closed; it recovers from history.
+    Overflow,
+}
+
+/// The queue of one client.
+pub(crate) struct Outbox {
+    pub(crate) sink: Sink,
+    queue: VecDeque<Chunk>,
+    /// How much of the first chunk has left already.
+    written: usize,
+    bytes: usize,
+    limit: usize,
+    /// Frames are collected and not written yet, so that they leave in one `writev`.
+    corked: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(sink: Sink, limit: usize) -> Self {
+        Self { sink, queue: VecDeque::new(), written: 0, bytes: 0, limit, corked: false }
+    }
+
+    /// Sends a chunk, or queues it.
+    pub(crate) fn push(&mut self, chunk: Chunk, overflow: Overflow) -> Sent {
+        let mut chunk = chunk;
+        if self.queue.is_empty()
+            && !self.corked
+            && let Sink::Socket(socket) = &self.sink
+        {
+            match socket.try_write(&chunk.bytes) {
+                Ok(written) if written == chunk.bytes.len() => return Sent::Done,
+                Ok(written) => self.written = written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The connection's task sees the same error when it reads.
+                Err(_) => return Sent::Done,
+            }
+        }
+        if self.bytes + chunk.bytes.len() > self.limit && !self.make_room(&mut chunk, overflow) {
+            return Sent::Overflow;
+        }
+        self.bytes += chunk.bytes.len();
+        self.queue.push_back(chunk);
+        if self.corked { Sent::Done } else { Sent::Waiting }
+    }
+
+    /// Drops queued events as the namespace says; `false` where nothing may be dropped.
+    fn make_room(&mut self, chunk: &mut Chunk, overflow: Overflow) -> bool {
+        let Some(room) = chunk.droppable else { return false };
+        // The first chunk may be half written.
+        let first = usize::from(self.written > 0);
+        match overflow {
+            Overflow::CloseAndRecover => false,
+            Overflow::DropOldest => {
+                while self.bytes + chunk.bytes.len() > self.limit {
+                    let oldest = (first..self.queue.len()).find(|&index| self.queue[index].droppable.is_some());
+                    let Some(removed) = oldest.and_then(|index| self.queue.remove(index)) else { return false };
+                    self.bytes -= removed.bytes.len();
+                }
+                true
+            }
+            Overflow::LatestOnly => {
+                let mut index = first;
+                while index < self.queue.len() {
+                    if self.queue[index].droppable == Some(room)
+                        && let Some(removed) = self.queue.remove(index)
+                    {
+                        self.bytes -= removed.bytes.len();
+                    } else {
+                        index += 1;
+                    }
+                }
+                self.bytes + chunk.bytes.len() <= self.limit
+            }
+        }
+    }
+
+    /// Collects frames from now on, until [`Outbox::flush`].
+    pub(crate) fn cork(&mut self) {
+        self.corked = true;
+    }
+
+    /// Writes what waits, as far as the socket takes it; `true` when nothing waits any more.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        self.corked = false;
+        let Sink::Socket(socket) = &self.sink else { return Ok(self.queue.is_empty()) };
+        while !self.queue.is_empty() {
+            let mut slices: [IoSlice<'_>; BATCH] = std::array::from_fn(|_| IoSlice::new(&[]));
+            let mut count = 0;
+            for (slot, chunk) in slices.iter_mut().zip(&self.queue) {
+                let skip = if count == 0 { self.written } else { 0 };
+                *slot = IoSlice::new(&chunk.bytes[skip..]);
+                count += 1;
+            }
+            let mut written = match socket.try_write_vectored(&slices[..count]) {
+                Ok(written) => written + self.written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            self.written = 0;
+            while let Some(first) = self.queue.front() {
+                if written < first.bytes.len() {
+                    self.written = written;
+                    break;
+                }
+                written -= first.bytes.len();
+                self.bytes -= first.bytes.len();
+                self.queue.pop_front();
+            }
+        }
+        // An idle connection keeps no buffer.
+        self.queue = VecDeque::new();
+        Ok(true)
+    }
+
+    /// Takes what waits, up to a number of bytes but at least one chunk with its attachments.
+    pub(crate) fn take(&mut self, max: usize) -> Vec<Chunk> {
+        let mut taken = Vec::new();
+        let mut size = 0;
+        while let Some(chunk) = self.queue.front() {
+            if !taken.is_empty() && size + chunk.bytes.len() > max && !chunk.binary {
+                break;
+            }
+            size += chunk.bytes.len();
+            self.bytes -= chunk.bytes.len();
+            taken.extend(self.queue.pop_front());
+        }
+        taken
+    }
+
+    /// Puts back what was taken and not delivered.
+    pub(crate) fn put_back(&mut self, chunks: Vec<Chunk>) {
+        for chunk in chunks.into_iter().rev() {
+            self.bytes += chunk.bytes.len();
+            self.queue.push_front(chunk);
+        }
+    }
+
+    /// Returns whether something waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns the bytes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(size: usize, room: u64) -> Chunk {
+        let mut chunk = Chunk::text(&vec![b'x'; size]);
+        chunk.droppable = Some(room);
+        chunk
+    }
+
+    #[test]
+    fn a_full_queue_closes_drops_the_oldest_or_keeps_the_latest() {
+        let fill = |overflow| {
+            let mut outbox = Outbox::new(Sink::Pull, 300);
+            let sent: Vec<Sent> = [1, 2, 1, 1].map(|room| outbox.push(chunk(90, room), overflow)).to_vec();
+            assert!(outbox.waiting() <= 300);
+            (sent, outbox.take(usize::MAX).iter().map(|chunk| chunk.droppable.unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(fill(Overflow::CloseAndRecover).0[3], Sent::Overflow);
+        assert_eq!(fill(Overflow::DropOldest).1, [2, 1, 1]);
+        assert_eq!(fill(Overflow::LatestOnly).1, [2, 1]);
+    }
+
+    #[test]
+    fn what_was_taken_and_put_back_keeps_its_order() {
+        let mut outbox = Outbox::new(Sink::Pull, 1000);
+        for room in 0..4 {
+            outbox.push(chunk(10, room), Overflow::CloseAndRecover);
+        }
+        let taken = outbox.take(20);
+        assert_eq!(taken.len(), 1);
+        outbox.put_back(taken);
+        let rooms: Vec<u64> = outbox.take(usize::MAX).iter().filter_map(|chunk| chunk.droppable).collect();
+        assert_eq!(rooms, [0, 1, 2, 3]);
+        assert_eq!(outbox.waiting(), 0);
+    }
+}

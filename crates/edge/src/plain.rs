@@ -1,0 +1,325 @@
+//! The JSON protocol of `/ws`: topics are rooms of the main namespace.
+
+use std::sync::Arc;
+
+use carillon_bus::history::now;
+use carillon_protocol::clientjson::encode;
+use carillon_protocol::clientjson::{BadMessage, Message, parse};
+use carillon_protocol::event::Payload;
+use carillon_protocol::headers::Headers;
+use carillon_protocol::names::Room;
+use carillon_protocol::offset::Offset;
+
+use crate::actions::Answer;
+use crate::backend::refusal;
+use crate::client::{Client, Closing};
+use crate::entrance::{Entry, Opened, Reach, Refused, Resume};
+use crate::hub::Hub;
+use crate::metrics;
+use crate::rules::Refusal;
+use crate::session::Session;
+use crate::user::User;
+
+/// How long the routers may take to say who is in a room.
+const PRESENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// One client that speaks plain JSON.
+pub(crate) struct Plain {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) session: Arc<Session>,
+}
+
+/// What an error answers.
+#[derive(Default, Clone, Copy)]
+struct About<'a> {
+    topic: Option<&'a str>,
+    id: Option<u64>,
+}
+
+impl Plain {
+    /// Opens the session of a plain client and greets it.
+    pub(crate) async fn open(
+        hub: &Arc<Hub>,
+        client: &Arc<Client>,
+        user: Arc<User>,
+        since: Option<String>,
+        topics: &[Room],
+    ) -> Result<Self, Refused> {
+        let namespace = hub.namespace("/").cloned().ok_or(Refused::Unavailable)?;
+        let resume = since.clone().map_or(Resume::Fresh, Resume::Since);
+        let entry = Entry { namespace, client: Arc::clone(client), user, auth: None, resume };
+        let opened = hub.open_session(entry).await?;
+        let plain = Self { hub: Arc::clone(hub), client: Arc::clone(client), session: Arc::clone(&opened.session) };
+        if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &opened).await {
+            hub.close_session(&opened.session, "refused", false).await;
+            return Err(refused);
+        }
+        plain.greet(opened, since.is_some());
+        Ok(plain)
+    }
+
+    /// Enters the topics that an SSE client names in its address, before anything is sent.
+    async fn enter_topics(&self, topics: &[Room], since: Option<&str>, opened: &Opened) -> Result<(), Refused> {
+        for room in topics {
+            self.hub.join_by_rule(&self.session, room).await.map_err(|refusal| match &*refusal.code {
+                "unavailable" => Refused::Unavailable,
+                _ => Refused::Client { code: refusal.code.to_string(), message: refusal.message.to_string() },
+            })?;
+        }
+        let Some(since) = since.filter(|_| opened.lost.is_empty() && !topics.is_empty()) else { return Ok(()) };
+        if let Reach::All(after) = self.hub.reach_back(&self.session.namespace, since).await? {
+            let rooms: Vec<(Room, u64)> = topics.iter().map(|room| (room.clone(), after)).collect();
+            for event in self.hub.missed(&self.session, &rooms).await?.iter().flat_map(|missed| &missed.events) {
+                self.session.replay(event.sequence.unwrap_or(0), event);
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&self, opened: Opened, resumed: bool) {
+        let session = &self.session;
+        let mut text = Vec::new();
+        let user = session.user.load();
+        let recovered = resumed.then_some(opened.recovered);
+        encode::welcome(&mut text, session.sid.as_str(), user.id().map(|id| &**id), recovered);
+        self.client.send_text(&text);
+        if resumed {
+            metrics::recovered(opened.recovered);
+        }
+        for (room, oldest) in &opened.lost {
+            self.history_lost(room, *oldest);
+        }
+        self.hub.tell_connect(session, None, opened.recovered);
+        for greeting in &opened.greetings {
+            session.deliver(greeting);
+        }
+        let emits = session.in_context(|context| session.namespace.rules.load().welcome(context));
+        for emit in emits {
+            session.emit(emit);
+        }
+        session.release();
+        if self.hub.revocations.covers(&user) {
+            let (hub, session) = (Arc::clone(&self.hub), Arc::clone(session));
+            tokio::spawn(async move { hub.disconnect(&session, "revoked").await });
+        }
+    }
+
+    /// Takes a text message.
+    pub(crate) async fn text(&self, text: &str) -> Result<(), Closing> {
+        let message = match parse(text) {
+            Ok(message) => message,
+            Err(bad) => return self.bad_message(&bad),
+        };
+        match message {
+            // The rules count events by themselves.
+            Message::Emit { .. } | Message::Answer { .. } => {}
+            _ => {
+                if let Err(refusal) = self.admit() {
+                    self.error(&refusal, About::default());
+                    return close_if_abuse(&refusal);
+                }
+            }
+        }
+        match message {
+            Message::Subscribe { topic, since } => {
+                let about = About { topic: Some(&topic), ..About::default() };
+                if let Err(refusal) = self.subscribe(&topic, since.as_deref()).await {
+                    self.error(&refusal, about);
+                }
+            }
+            Message::Unsubscribe { topic } => self.unsubscribe(&topic).await,
+            Message::Ping => {
+                let mut text = Vec::new();
+                encode::pong(&mut text, now(), self.offset());
+                self.client.send_text(&text);
+            }
+            Message::Emit { event, arguments, id } => return self.emit(&event, &arguments.to_payload(), id).await,
+            Message::Presence { topic, id } => self.presence(&topic, id),
+            Message::Answer { ask, arguments } => self.client.asks.answer(ask, arguments.to_payload()),
+            Message::Authenticate { token } => {
+                let payload = Payload::One(serde_json::json!({ "token": token.reveal() }).to_string().into());
+                match self.hub.refresh(&self.session, &payload).await {
+                    Ok(answer) => self.client.send_text(&event_text("auth:refreshed", &answer)),
+                    Err(refusal) => self.error(&refusal, About::default()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a binary message, which means nothing here.
+    pub(crate) fn bad_message(&self, bad: &BadMessage) -> Result<(), Closing> {
+        let told = refusal(bad.problem.code(), &bad.problem.to_string());
+        self.error(&told, About { topic: bad.topic.as_deref(), id: bad.id });
+        let counted = self.admit();
+        counted.as_ref().map_or_else(close_if_abuse, |()| Ok(()))
+    }
+
+    fn admit(&self) -> Result<(), Refusal> {
+        metrics::received(&self.session.namespace);
+        let rules = self.session.namespace.rules.load();
+        rules.admit(&mut self.session.limits.lock(), std::time::Instant::now())
+    }
+
+    fn offset(&self) -> Option<Offset> {
+        self.session.namespace.style.recovery.then(|| self.session.offset())
+    }
+
+    async fn subscribe(&self, topic: &str, since: Option<&str>) -> Result<(), Refusal> {
+        let room = Room::new(topic).map_err(|error| refusal("bad_room", &error.to_string()))?;
+        self.session.hold();
+        let subscribed = self.subscribe_held(&room, since).await;
+        self.session.release();
+        subscribed
+    }
+
+    async fn subscribe_held(&self, room: &Room, since: Option<&str>) -> Result<(), Refusal> {
+        let unavailable = |_| refusal("unavailable", "history is not available now");
+        self.hub.join_by_rule(&self.session, room).await?;
+        let reach = match since {
+            Some(since) => Some(self.hub.reach_back(&self.session.namespace, since).await.map_err(unavailable)?),
+            None => None,
+        };
+        let missed = match &reach {
+            Some(Reach::All(after)) => {
+                let missed = self.hub.missed(&self.session, &[(room.clone(), *after)]).await;
+                missed.map_err(|_| unavailable(Refused::Unavailable))?.pop()
+            }
+            _ => None,
+        };
+        let mut text = Vec::new();
+        let offset = self.session.namespace.style.recovery.then(|| self.session.offset_now());
+        encode::subscribed(&mut text, room.as_str(), offset);
+        self.client.send_text(&text);
+        if let Some(Reach::Lost(oldest)) = reach {
+            self.history_lost(room, oldest);
+        }
+        if let Some(missed) = missed {
+            if !missed.complete
+                && let Some(sequence) = missed.events.first().and_then(|event| event.sequence)
+            {
+                self.history_lost(room, Offset { epoch: self.session.namespace.style.epoch, sequence });
+            }
+            self.session.send_again(&missed.events);
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, topic: &str) {
+        let about = About { topic: Some(topic), ..About::default() };
+        let Ok(room) = Room::new(topic) else {
+            return self.error(&refusal("bad_room", "a room has 1 to 256 bytes"), about);
+        };
+        if room.session() == Some(self.session.sid.as_str()) {
+            return self.error(&refusal("forbidden", "the room of the session itself cannot be left"), about);
+        }
+        if self.hub.leave(&self.session, &room).await.is_err() {
+            return self.error(&refusal("unavailable", "the cluster cannot do this now"), about);
+        }
+        let mut text = Vec::new();
+        encode::unsubscribed(&mut text, topic);
+        self.client.send_text(&text);
+    }
+
+    async fn emit(&self, event: &str, payload: &Payload, id: Option<u64>) -> Result<(), Closing> {
+        let outcome = self.hub.on_event(&self.session, event, payload, id.is_some()).await;
+        match outcome {
+            Ok(Answer::Backend { event, payload }) => {
+                let (hub, session, client) = (Arc::clone(&self.hub), Arc::clone(&self.session), Arc::clone(&self.client));
+                tokio::spawn(async move {
+                    let answer = hub.forward(&session, &event, &payload, true).await;
+                    let plain = Self { hub, client, session };
+                    plain.finish(id, answer.map(|payload| Answer::Reply { payload: payload.unwrap_or(Payload::NONE), event: None }));
+                });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.finish(id, Err(refusal.clone()));
+                close_if_abuse(&refusal)
+            }
+            outcome => {
+                self.finish(id, outcome);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&self, id: Option<u64>, answer: Result<Answer, Refusal>) {
+        let acknowledge = |id, payload: &Payload| {
+            let mut text = Vec::new();
+            encode::ack(&mut text, id, payload);
+            self.client.send_text(&text);
+        };
+        match (answer, id) {
+            (Ok(Answer::Reply { payload, .. }), Some(id)) => acknowledge(id, &payload),
+            (Ok(_), Some(id)) => acknowledge(id, &Payload::NONE),
+            (Ok(Answer::Reply { payload, event: Some(event) }), None) => {
+                self.session.emit(crate::rules::Emit { event, payload });
+            }
+            (Ok(_), None) => {}
+            (Err(refusal), id) => self.error(&refusal, About { id, ..About::default() }),
+        }
+    }
+
+    /// Answers who is in a room that the client is in; the routers know.
+    fn presence(&self, topic: &str, id: u64) {
+        let about = About { topic: Some(topic), id: Some(id) };
+        let Some(room) = Room::new(topic).ok().filter(|room| self.session.is_in(room)) else {
+            return self.error(&refusal("not_member", "presence is told to members of a room"), about);
+        };
+        let (hub, session, client) = (Arc::clone(&self.hub), Arc::clone(&self.session), Arc::clone(&self.client));
+        let topic = topic.to_owned();
+        tokio::spawn(async move {
+            let subject = hub.bus.subjects().presence(&session.namespace.name, &room);
+            let reply = hub.bus.request(&subject, &Headers::new(), bytes::Bytes::new(), PRESENCE).await;
+            let plain = Self { hub, client, session };
+            match reply.ok().and_then(|reply| String::from_utf8(reply.body.to_vec()).ok()) {
+                Some(json) => plain.finish(Some(id), Ok(Answer::Reply { payload: Payload::One(json.into()), event: None })),
+                None => {
+                    let about = About { topic: Some(&topic), id: Some(id) };
+                    plain.error(&refusal("unavailable", "presence is not available now"), about);
+                }
+            }
+        });
+    }
+
+    fn history_lost(&self, room: &Room, oldest: Offset) {
+        metrics::error("history_lost");
+        let mut text = Vec::new();
+        encode::Error {
+            code: "history_lost",
+            message: "the history does not reach back to this offset",
+            topic: Some(room.as_str()),
+            oldest: Some(oldest),
+            ..encode::Error::default()
+        }
+        .write(&mut text);
+        self.client.send_text(&text);
+    }
+
+    fn error(&self, refusal: &Refusal, about: About<'_>) {
+        metrics::error(&refusal.code);
+        let mut text = Vec::new();
+        encode::Error {
+            code: &refusal.code,
+            message: &refusal.message,
+            topic: about.topic,
+            id: about.id,
+            ..encode::Error::default()
+        }
+        .write(&mut text);
+        self.client.send_text(&text);
+    }
+}
+
+fn event_text(name: &str, payload: &Payload) -> Vec<u8> {
+    format!("{{\"type\":\"{name}\",\"data\":{}}}", payload.text()).into_bytes()
+}
+
+fn close_if_abuse(refusal: &Refusal) -> Result<(), Closing> {
+    if refusal.abuse {
+        return Err(Closing { code: 1008, reason: "rate_limited: far too many messages".to_owned(), flush: true });
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The record of a session in the bucket SESSIONS, as its owner keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_bus::{Bucket, Table, TableError};
+use carillon_protocol::ids::Sid;
+use carillon_protocol::session::{Record, State};
+use tokio::sync::Mutex;
+
+use crate::client::Closing;
+use crate::hub::Hub;
+use crate::session::Session;
+
+/// How long a write is tried again while NATS is away.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an ended record is kept, so that late readers learn of the end.
+pub(crate) const ENDED_TTL: Duration = Duration::from_secs(60);
+
+/// Keeps the record of one session: every write is a compare-and-set.
+pub(crate) struct Keeper {
+    sid: Sid,
+    start: u64,
+    term: u64,
+    kept: Mutex<Option<Kept>>,
+}
+
+struct Kept {
+    record: Record,
+    revision: u64,
+}
+
+/// Why a record was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("another edge owns the session")]
+    Fenced,
+    #[error("NATS is away")]
+    Away,
+}
+
+impl Keeper {
+    /// Keeps a record that is not written yet, or that was read at a revision.
+    pub(crate) fn new(sid: Sid, record: Record, revision: u64) -> Self {
+        let (start, term) = (record.start, record.term);
+        Self { sid, start, term, kept: Mutex::new(Some(Kept { record, revision })) }
+    }
+
+    /// Returns the sequence at which the session began.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Returns the term, which rises with every takeover.
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Returns a copy of the record.
+    pub(crate) async fn record(&self) -> Option<Record> {
+        self.kept.lock().await.as_ref().map(|kept| kept.record.clone())
+    }
+
+    /// Changes the record and writes it.
+    pub(crate) async fn change(&self, hub: &Hub, change: impl Fn(&mut Record)) -> Result<(), RecordError> {
+        let mut kept = self.kept.lock().await;
+        let kept = kept.as_mut().ok_or(RecordError::Fenced)?;
+        change(&mut kept.record);
+        self.write(hub, kept, &change, None).await
+    }
+
+    /// Writes the record for the last time: the transport is gone.
+    pub(crate) async fn finish(&self, hub: &Hub, state: State, now: u64) -> Result<(), RecordError> {
+        let Some(mut kept) = self.kept.lock().await.take() else { return Err(RecordError::Fenced) };
+        let change = |record: &mut Record| {
+            record.state = state;
+            record.gone = Some(now);
+        };
+        change(&mut kept.record);
+        let ttl = (state == State::Ended).then_some(ENDED_TTL);
+        self.write(hub, &mut kept, &change, ttl).await
+    }
+
+    /// Gives the record up: another edge has taken the session over.
+    pub(crate) async fn give_up(&self) {
+        self.kept.lock().await.take();
+    }
+
+    async fn write(
+        &self,
+        hub: &Hub,
+        kept: &mut Kept,
+        change: &impl Fn(&mut Record),
+        ttl: Option<Duration>,
+    ) -> Result<(), RecordError> {
+        let table = hub.bus.table(Bucket::Sessions);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match put(&table, self.sid, &kept.record, kept.revision, ttl).await {
+                Ok(revision) => {
+                    kept.revision = revision;
+                    return Ok(());
+                }
+                Err(TableError::Conflict) => match read(&table, self.sid).await {
+                    // An order or a sweep changed it, or an acknowledgement was lost; it is still ours.
+                    Ok(Some((mut record, revision))) if record.owner == hub.id && record.term == self.term => {
+                        record.state = State::Live;
+                        record.gone = None;
+                        change(&mut record);
+                        (kept.record, kept.revision) = (record, revision);
+                        continue;
+                    }
+                    Ok(_) => return Err(RecordError::Fenced),
+                    Err(_) => {}
+                },
+                Err(error) => tracing::debug!(%error, sid = %self.sid, "record cannot be written yet"),
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(RecordError::Away);
+            }
+            tokio::time::sleep(Duration::from_millis(100).mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+
+    /// Checks that the session is still this edge's, and closes it otherwise.
+    pub(crate) async fn confirm(&self, hub: &Hub, session: &Arc<Session>) {
+        let confirmed = self.change(hub, |record| {
+            record.state = State::Live;
+            record.gone = None;
+        });
+        if confirmed.await.is_err() {
+            session.fence();
+        }
+    }
+}
+
+impl Session {
+    /// Another edge owns the session: the transport is closed, and the record is not touched any more.
+    pub(crate) fn fence(&self) {
+        self.client.close(Closing { code: 1012, reason: "the session went on elsewhere".to_owned(), flush: false });
+    }
+}
+
+/// Reads a record with its revision; one that cannot be read is none.
+pub(crate) async fn read(table: &Table, sid: Sid) -> Result<Option<(Record, u64)>, TableError> {
+    let entry = table.get(sid.as_str()).await?;
+    Ok(entry.and_then(|entry| Some((serde_json::from_slice(&entry.value).ok()?, entry.revision))))
+}
+
+/// Writes a record over a revision; 0 creates it.
+pub(crate) async fn put(
+    table: &Table,
+    sid: Sid,
+    record: &Record,
+    revision: u64,
+    ttl: Option<Duration>,
+) -> Result<u64, TableError> {
+    let value = serde_json::to_vec(record).expect("a record is JSON").into();
+    match revision {
+        0 => table.create(sid.as_str(), value, ttl).await,
+        revision => table.update(sid.as_str(), value, revision, ttl).await,
+    }
+}

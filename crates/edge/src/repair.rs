@@ -1,0 +1,126 @@
+//! Repairing a room: reading what was never delivered, while its members are held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_bus::{HistoryError, StoredMessage};
+use carillon_protocol::event::Event;
+use carillon_protocol::headers::name;
+use carillon_protocol::names::Room;
+
+use crate::client::Closing;
+use crate::delivery::{set_range, walk};
+use crate::frame::Broadcast;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::namespace::Namespace;
+use crate::room::Cell;
+
+/// After this time the held clients are closed, and recover.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two attempts to read.
+const RETRY: Duration = Duration::from_millis(100);
+/// Most events that one repair reads.
+const MAX_EVENTS: usize = 10_000;
+
+impl Hub {
+    pub(crate) async fn run_repair(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>, mut up_to: u64) {
+        let begun = tokio::time::Instant::now();
+        let mut closed = false;
+        loop {
+            let complete = cell.state.lock().complete.unwrap_or(0);
+            match self.history(namespace, &cell.room, complete, up_to, MAX_EVENTS).await {
+                Ok(events) => match self.finish_repair(namespace, cell, &events, up_to) {
+                    None => return,
+                    // Yet another gap behind it.
+                    Some(next) => up_to = next,
+                },
+                Err(error) => {
+                    tracing::debug!(%error, room = %cell.room, "room cannot be repaired yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            if !closed && begun.elapsed() > PATIENCE {
+                closed = true;
+                self.close_held(cell);
+            }
+        }
+    }
+
+    /// Delivers what was read and what came in the meantime; returns the end of a further gap.
+    fn finish_repair(
+        &self,
+        namespace: &Arc<Namespace>,
+        cell: &Arc<Cell>,
+        events: &[Arc<Broadcast>],
+        up_to: u64,
+    ) -> Option<u64> {
+        let mut state = cell.state.lock();
+        for event in events {
+            let sequence = event.sequence.unwrap_or(0);
+            if Some(sequence) > state.complete {
+                state.complete = Some(sequence);
+                walk(&mut state, event);
+                metrics::repaired();
+            }
+        }
+        // Everything up to there was read, or has expired.
+        state.complete = state.complete.max(Some(up_to));
+        while let Some((before, event)) = state.repair.as_mut().and_then(|repair| repair.pending.pop_front()) {
+            let sequence = event.sequence.unwrap_or(0);
+            if Some(sequence) <= state.complete {
+                continue;
+            }
+            if Some(before) > state.complete {
+                state.repair.as_mut()?.pending.push_front((before, event));
+                return Some(before);
+            }
+            state.complete = Some(sequence);
+            walk(&mut state, &event);
+        }
+        let repair = state.repair.take()?;
+        drop(state);
+        for session in repair.held {
+            session.release();
+        }
+        tracing::info!(room = %cell.room, namespace = %namespace.name, events = events.len(), "room was repaired");
+        None
+    }
+
+    fn close_held(&self, cell: &Arc<Cell>) {
+        let state = cell.state.lock();
+        let Some(repair) = &state.repair else { return };
+        metrics::error("repair_timeout");
+        for session in &repair.held {
+            session.client.close(Closing {
+                code: 1013,
+                reason: "history is not available, connect again".to_owned(),
+                flush: false,
+            });
+        }
+    }
+
+    /// Reads the events of a room with sequences in `(after, up_to]`.
+    pub(crate) async fn history(
+        &self,
+        namespace: &Namespace,
+        room: &Room,
+        after: u64,
+        up_to: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<Broadcast>>, HistoryError> {
+        let subject = self.bus.subjects().event(&namespace.name, room);
+        let messages = self.bus.read(&namespace.stream.name, &subject, after, up_to, limit).await?;
+        Ok(messages.into_iter().filter_map(|message| replayed(namespace, room, message)).collect())
+    }
+}
+
+/// Makes an event of a stored message; markers are none.
+fn replayed(namespace: &Namespace, room: &Room, message: StoredMessage) -> Option<Arc<Broadcast>> {
+    if message.headers.get(name::MARKER).is_some() {
+        return None;
+    }
+    let event = Event::from_message(|header| message.headers.get(header), message.body.clone())?;
+    let set = message.headers.get(name::SET).and_then(|value| set_range(value, message.sequence));
+    Some(namespace.broadcast(event, room, Some(message.sequence), set))
+}

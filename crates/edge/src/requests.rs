@@ -1,0 +1,233 @@
+//! What other processes ask of this edge: orders, takeovers, questions to its clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use carillon_bus::Message;
+use carillon_protocol::engineio;
+use carillon_protocol::event::{Event, Payload};
+use carillon_protocol::headers::Headers;
+use carillon_protocol::message::{Answer, Answers, Ask, Order, OrderKind, Ordered, Revoked, Takeover};
+use carillon_protocol::names::Room;
+use carillon_protocol::offset::Offset;
+use carillon_protocol::session::Transport;
+use carillon_protocol::socketio::MAX_SENT_ATTACHMENTS;
+use carillon_protocol::websocket::Opcode;
+use carillon_protocol::{binary, clientjson, socketio};
+use futures_util::future::join_all;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::client::Closing;
+use crate::frame::{Chunk, Wire};
+use crate::hub::Hub;
+use crate::session::Session;
+
+/// How long the cluster waits for a subscription that must stand.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// Serves the edge's own subject, until the edge stops.
+    pub(crate) async fn serve_requests(self: Arc<Self>) {
+        let subjects = self.bus.subjects();
+        let own = format!("{}.>", subjects.edge(self.id));
+        let all = format!("{}.>", subjects.edges());
+        loop {
+            let (own, all) = (self.bus.subscribe(&own, None).await, self.bus.subscribe(&all, None).await);
+            let (Ok(mut own), Ok(mut all)) = (own, all) else {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            };
+            loop {
+                let message = tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    message = own.next() => message,
+                    message = all.next() => message,
+                };
+                let Some(message) = message else { break };
+                let hub = Arc::clone(&self);
+                tokio::spawn(async move { hub.serve(message).await });
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, message: Message) {
+        let verb = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+        match verb.as_str() {
+            "takeover" => {
+                let Some(takeover) = read::<Takeover>(&message) else { return };
+                for namespace in self.namespaces() {
+                    if namespace.session(takeover.sid).is_some() {
+                        let answer = self.hand_over(&namespace.name, &takeover).await;
+                        return self.reply(&message, &answer).await;
+                    }
+                }
+                self.reply(&message, &carillon_protocol::message::TakenOver::default()).await;
+            }
+            "order" => {
+                let Some(order) = read::<Order>(&message) else { return };
+                let done = self.carry_out(&order).await;
+                self.reply(&message, &Ordered { done }).await;
+            }
+            "ask" => {
+                let Some(ask) = read::<Ask>(&message) else { return };
+                let answers = self.ask_clients(&ask).await;
+                self.reply(&message, &Answers { answers }).await;
+            }
+            "revoked" => {
+                if let Some(revoked) = read::<Revoked>(&message) {
+                    self.revoke(&revoked);
+                }
+            }
+            _ => tracing::debug!(subject = message.subject, "unknown request"),
+        }
+    }
+
+    async fn reply(&self, message: &Message, answer: &impl Serialize) {
+        if let Some(reply) = &message.reply {
+            let body = Bytes::from(serde_json::to_vec(answer).expect("an answer is JSON"));
+            let _ = self.bus.publish(reply, &Headers::new(), body).await;
+        }
+    }
+
+    async fn carry_out(self: &Arc<Self>, order: &Order) -> bool {
+        let session = self.namespace(order.namespace.as_str()).and_then(|namespace| namespace.session(order.sid));
+        let Some(session) = session else { return false };
+        match (order.order, &order.room) {
+            (OrderKind::Join, Some(room)) => {
+                let joined = self.join(&session, room).await.is_ok();
+                joined
+                    && session
+                        .keeper
+                        .change(self, |record| {
+                            if !record.ordered.contains(room) {
+                                record.ordered.push(room.clone());
+                            }
+                        })
+                        .await
+                        .is_ok()
+            }
+            (OrderKind::Leave, Some(room)) => self.leave(&session, room).await.unwrap_or(false),
+            (OrderKind::Disconnect, _) => {
+                self.disconnect(&session, order.reason.as_deref().unwrap_or("disconnected")).await;
+                true
+            }
+            (OrderKind::Join | OrderKind::Leave, None) => false,
+        }
+    }
+
+    /// Disconnects a session for good: a Socket.IO client sees `io server disconnect`.
+    pub(crate) async fn disconnect(self: &Arc<Self>, session: &Arc<Session>, reason: &str) {
+        match session.client.transport() {
+            Transport::Websocket | Transport::Polling => {
+                let mut text = vec![engineio::MESSAGE];
+                socketio::encode::disconnect(&mut text, session.namespace.name.as_str());
+                session.client.send_text(&text);
+            }
+            Transport::Ws | Transport::Sse => {
+                session.client.close(Closing { code: 1008, reason: format!("disconnected: {reason}"), flush: true });
+            }
+        }
+        self.close_session(session, reason, false).await;
+    }
+
+    async fn ask_clients(self: &Arc<Self>, ask: &Ask) -> Vec<Answer> {
+        let Some(namespace) = self.namespace(ask.namespace.as_str()) else { return Vec::new() };
+        let payload = if ask.args {
+            Payload::from_array(&ask.payload).unwrap_or(Payload::NONE)
+        } else {
+            Payload::One(Bytes::copy_from_slice(ask.payload.get().as_bytes()))
+        };
+        let deadline = Duration::from_millis(ask.timeout_ms);
+        let sessions = ask.sids.iter().filter_map(|sid| namespace.session(*sid));
+        join_all(sessions.map(|session| {
+            let payload = &payload;
+            async move {
+                let answer = session.ask(&ask.event, &ask.room, payload);
+                let answer = match answer {
+                    Some(answer) => tokio::time::timeout(deadline, answer).await.ok().and_then(Result::ok),
+                    None => None,
+                };
+                let error = answer.is_none().then(|| "timeout".to_owned());
+                let data = answer.and_then(|answer| RawValue::from_string(first_argument(&answer)).ok());
+                Answer { sid: session.sid, user: session.user.load().id().cloned(), data, error }
+            }
+        }))
+        .await
+    }
+}
+
+/// An acknowledgement's one argument is the answer; of several it is the array, of none it is null.
+fn first_argument(payload: &Payload) -> String {
+    match payload {
+        Payload::One(_) => payload.text().to_owned(),
+        Payload::Many(_) if payload.arguments().is_empty() => "null".to_owned(),
+        Payload::Many(_) => payload.text().to_owned(),
+    }
+}
+
+fn read<T: DeserializeOwned>(message: &Message) -> Option<T> {
+    match serde_json::from_slice(&message.body) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            tracing::warn!(%error, subject = message.subject, "request cannot be read");
+            None
+        }
+    }
+}
+
+impl Session {
+    /// Sends an event that the client must answer; `None` where it is asked too much already.
+    fn ask(&self, event: &str, room: &Room, payload: &Payload) -> Option<tokio::sync::oneshot::Receiver<Payload>> {
+        let (number, answer) = self.client.asks.open()?;
+        match self.client.wire {
+            Wire::SocketIo => {
+                let arguments = payload.arguments();
+                let extracted = binary::extract(arguments, MAX_SENT_ATTACHMENTS);
+                let attachments = extracted.as_ref().map_or(&[][..], |extracted| &extracted.attachments);
+                // The stock client strips the acknowledgement before it looks for an offset.
+                let ends_in_string = socketio_offset_needed(arguments);
+                let mut text = vec![engineio::MESSAGE];
+                socketio::encode::Event {
+                    namespace: self.namespace.name.as_str(),
+                    id: Some(number),
+                    name: event,
+                    arguments: extracted.as_ref().map_or(arguments, |extracted| &extracted.json),
+                    attachments: attachments.len(),
+                    offset: (ends_in_string && self.namespace.style.recovery).then(|| self.offset()),
+                }
+                .write(&mut text);
+                let chunks: Vec<Chunk> = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes)).collect();
+                self.client.send_event(Chunk::text(&text), &chunks, carillon_service::settings::Overflow::CloseAndRecover);
+            }
+            Wire::Json => {
+                let event = Event {
+                    name: event.to_owned(),
+                    payload: payload.clone(),
+                    id: None,
+                    except: None,
+                    time: carillon_bus::history::now(),
+                };
+                let text = clientjson::encode::Event {
+                    topic: room.as_str(),
+                    time: event.time,
+                    name: &event.name,
+                    id: None,
+                    payload: &event.payload,
+                    ask: Some(number),
+                    offset: None::<Offset>,
+                }
+                .encode();
+                self.client.send_text(&text);
+            }
+        }
+        Some(answer)
+    }
+}
+
+/// The stock client takes a trailing string, or the name of an event without arguments, for an offset.
+fn socketio_offset_needed(arguments: &str) -> bool {
+    arguments.is_empty() || carillon_protocol::rawjson::ends_in_string(arguments)
+}

@@ -1,0 +1,267 @@
+//! An edge: bound first, so that its address is known, then run until it is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use carillon_auth::Verifier;
+use carillon_bus::{Bucket, Bus, Link, Streams, TableError};
+use carillon_protocol::ids::EdgeId;
+use carillon_protocol::names;
+use carillon_service::listen;
+use carillon_service::readiness::Readiness;
+use carillon_service::settings;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{self, Door, Rate, Slots, Stop};
+use crate::address::Proxies;
+use crate::client::Closing;
+use crate::config::Config;
+use crate::delivery::Receiver;
+use crate::http::Front;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::namespace::Namespace;
+use crate::origin::Origins;
+use crate::rules::{RuleError, Rules};
+use crate::tls::Tls;
+
+/// Last part of the drain time, kept for the end of sessions and leases.
+const LAST: Duration = Duration::from_secs(2);
+/// Name of the key in the bucket CLUSTER under which session ids are signed.
+const KEY: &str = "session.key";
+
+/// What an edge is made of, beside the listener.
+pub struct Shared {
+    pub edge: Config,
+    pub session: settings::Session,
+    pub history: settings::History,
+    pub auth: carillon_auth::Config,
+    pub verifier: Verifier,
+    pub namespaces: settings::Namespaces,
+    pub nats: settings::Nats,
+    pub bus: Bus,
+    pub streams: Streams,
+}
+
+/// Why an edge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(transparent)]
+    Listen(#[from] listen::BindError),
+    #[error("edge.{key}: {problem}")]
+    Setting { key: &'static str, problem: String },
+    #[error("namespace {namespace}: {problem}")]
+    Namespace { namespace: String, problem: String },
+    #[error("namespace {namespace}: {}", first(.errors))]
+    Rules { namespace: String, errors: Vec<RuleError> },
+    #[error("tls")]
+    Tls(#[source] crate::tls::TlsError),
+    #[error("the session key cannot be read")]
+    Key(#[source] TableError),
+}
+
+fn first(errors: &[RuleError]) -> String {
+    errors.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// An edge that is bound and not yet running.
+pub struct Server {
+    hub: Arc<Hub>,
+    front: Arc<Front>,
+    listener: TcpListener,
+    address: SocketAddr,
+    door: Door,
+    tls: Option<Arc<Tls>>,
+    nats: settings::Nats,
+    readiness: Readiness,
+}
+
+/// Exchanges the rules of a running edge.
+#[derive(Clone)]
+pub struct Reloader(Arc<Hub>);
+
+impl Server {
+    /// Checks the settings and takes the address.
+    pub async fn bind(shared: Shared, readiness: Readiness) -> Result<Self, BindError> {
+        metrics::describe();
+        let setting = |key, problem: &dyn ToString| BindError::Setting { key, problem: problem.to_string() };
+        let proxies = Proxies::parse(&shared.edge.trusted_proxies).map_err(|error| setting("trusted_proxies", &error))?;
+        let origins = Origins::parse(&shared.edge.cors_origin).map_err(|error| setting("cors_origin", &error))?;
+        let tls = match &shared.edge.tls {
+            Some(files) => Some(Arc::new(Tls::load(files).map_err(BindError::Tls)?)),
+            None => None,
+        };
+        let namespaces = namespaces(&shared)?;
+        let listener = listen::bind("edge", shared.edge.listen, accept::BACKLOG)?;
+        let address = listener.local_addr().map_err(|error| setting("listen", &error))?;
+        let key = session_key(&shared.bus).await.map_err(BindError::Key)?;
+        let nats = shared.nats.clone();
+        let mut shared = shared;
+        shared.edge.listen = address;
+        let slots = Slots::new(shared.edge.max_per_address, shared.edge.max_per_user);
+        let rate = Rate::new(shared.edge.accept_rate);
+        let door = Door {
+            proxies: Arc::new(proxies),
+            tls: tls.as_ref().map(|tls| tls.acceptor()),
+            max_connections: shared.edge.max_connections,
+            handshake_timeout: shared.edge.handshake_timeout,
+        };
+        let id = EdgeId::from_random(rand::random());
+        let hub = Hub::new(id, shared, namespaces, key, readiness.clone());
+        let front = Arc::new(Front { hub: Arc::clone(&hub), origins, slots, rate });
+        Ok(Self { hub, front, listener, address, door, tls, nats, readiness })
+    }
+
+    /// Returns where clients connect.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the id of this start of the edge.
+    pub fn id(&self) -> EdgeId {
+        self.hub.id
+    }
+
+    /// Returns what exchanges the rules while the edge runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.hub))
+    }
+
+    /// Serves clients until the token is cancelled, then drains.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let hub = &self.hub;
+        let starting = self.readiness.hold("starting");
+        let link = Link::start(
+            self.nats.clone(),
+            "carillon-edge-deliveries",
+            Arc::new(Receiver { hub: Arc::clone(hub) }),
+            hub.stop.clone(),
+        );
+        hub.set_link(link);
+        while let Err(error) = hub.renew_lease(0).await {
+            tracing::warn!(%error, "lease cannot be written yet");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let revocations = self.readiness.hold("revocations");
+        tokio::spawn(Arc::clone(hub).follow_revocations(revocations));
+        tokio::spawn(Arc::clone(hub).verify_deliveries());
+        tokio::spawn(Arc::clone(hub).keep_lease());
+        tokio::spawn(Arc::clone(hub).confirm_sessions());
+        tokio::spawn(Arc::clone(hub).serve_requests());
+        tokio::spawn(Arc::clone(hub).watch_expiry());
+        tokio::spawn(watch_nats(Arc::clone(hub), self.readiness.clone()));
+        if let Some(tls) = self.tls.clone() {
+            let stop = hub.stop.clone();
+            tokio::spawn(async move { tls.watch(stop).await });
+        }
+        drop(starting);
+        let stop = Stop::default();
+        let front = Arc::clone(&self.front);
+        let serving = tokio::spawn(accept::serve(
+            self.listener,
+            self.door,
+            move |request, peer| Arc::clone(&front).answer(request, peer),
+            stop.clone(),
+        ));
+        shutdown.cancelled().await;
+        drain(hub, &self.readiness, &stop).await;
+        hub.stop.cancel();
+        stop.everything.cancel();
+        let _ = tokio::time::timeout(LAST, serving).await;
+    }
+}
+
+impl Reloader {
+    /// Takes the rules of new settings for the namespaces that are there; connections stay.
+    pub fn reload(&self, namespaces: &settings::Namespaces) -> Result<(), Vec<RuleError>> {
+        let mut compiled = Vec::new();
+        for (name, settings) in namespaces {
+            if let Some(namespace) = self.0.namespace(name) {
+                compiled.push((namespace, settings, Rules::compile(name, settings)?));
+            }
+        }
+        for (namespace, settings, rules) in compiled {
+            namespace.rules.store(Arc::new(rules));
+            namespace.settings.store(Arc::new(settings.clone()));
+        }
+        Ok(())
+    }
+}
+
+fn namespaces(shared: &Shared) -> Result<Vec<Arc<Namespace>>, BindError> {
+    let queue = usize::try_from(shared.edge.queue).unwrap_or(usize::MAX);
+    let mut namespaces = Vec::new();
+    for (index, (name, settings)) in shared.namespaces.iter().enumerate() {
+        let problem = |problem: String| BindError::Namespace { namespace: name.clone(), problem };
+        let index = u16::try_from(index).ok().filter(|index| *index < 4096);
+        let index = index.ok_or_else(|| problem("there may be 4096 namespaces".to_owned()))?;
+        let parsed = names::Namespace::new(name).map_err(|error| problem(error.to_string()))?;
+        let stream = shared.streams.of(&parsed).ok_or_else(|| problem("it has no stream".to_owned()))?.clone();
+        let rules = Rules::compile(name, settings)
+            .map_err(|errors| BindError::Rules { namespace: name.clone(), errors })?;
+        namespaces.push(Arc::new(Namespace::new(index, parsed, settings.clone(), rules, stream, queue)));
+    }
+    Ok(namespaces)
+}
+
+/// Reads the cluster's key, made by whichever edge is first.
+async fn session_key(bus: &Bus) -> Result<Vec<u8>, TableError> {
+    let table = bus.table(Bucket::Cluster);
+    loop {
+        if let Some(entry) = table.get(KEY).await? {
+            return Ok(entry.value.to_vec());
+        }
+        let random: [u8; 32] = rand::random();
+        match table.create(KEY, random.to_vec().into(), None).await {
+            Ok(_) | Err(TableError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Keeps the edge from being ready while NATS is away.
+async fn watch_nats(hub: Arc<Hub>, readiness: Readiness) {
+    let mut state = hub.bus.link_state();
+    let mut away = None;
+    loop {
+        if state.borrow_and_update().connected {
+            away = None;
+        } else if away.is_none() {
+            away = Some(readiness.hold("nats"));
+        }
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            changed = state.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Not ready at once; new clients are taken for the delay; then every transport is closed, spread over the rest.
+async fn drain(hub: &Arc<Hub>, readiness: &Readiness, stop: &Stop) {
+    let _gate = readiness.hold("draining");
+    let begun = tokio::time::Instant::now();
+    tracing::info!(connections = hub.connections(), "edge drains");
+    tokio::time::sleep(hub.config.drain_delay).await;
+    hub.draining.store(true, Ordering::SeqCst);
+    stop.accepting.cancel();
+    let budget = hub.config.drain.saturating_sub(hub.config.drain_delay).saturating_sub(LAST);
+    let mut clients: Vec<_> =
+        hub.namespaces().iter().flat_map(|namespace| namespace.sessions()).map(|session| Arc::clone(&session.client)).collect();
+    fastrand::shuffle(&mut clients);
+    let deadline = begun + hub.config.drain_delay + budget;
+    let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
+    // Three quarters of the time are enough to spread them; the last quarter is for slow ones.
+    let pause = budget.mul_f64(0.75) / count;
+    for client in clients {
+        client.close(Closing { code: 1012, reason: "restart".to_owned(), flush: true });
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+    }
+    while hub.connections() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    hub.end_lease().await;
+    hub.bus.flush().await;
+}

@@ -1,0 +1,264 @@
+//! One connection of one client to one namespace, and what it has been sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use carillon_protocol::ids::Sid;
+use carillon_protocol::names::Room;
+use carillon_protocol::offset::Offset;
+use parking_lot::Mutex;
+
+use crate::accept::Slot;
+use crate::client::{Client, Closing};
+use crate::frame::Broadcast;
+use crate::metrics;
+use crate::namespace::Namespace;
+use crate::record::Keeper;
+use crate::rules::SessionLimits;
+use crate::user::User;
+
+/// Late deliveries that are remembered for a takeover.
+const MAX_LATE: usize = 256;
+
+/// A client in a namespace.
+pub(crate) struct Session {
+    pub(crate) sid: Sid,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) user: ArcSwap<User>,
+    pub(crate) keeper: Keeper,
+    /// How often the client may still do what.
+    pub(crate) limits: Mutex<SessionLimits>,
+    /// The client answered the application heartbeat since it was last asked.
+    pub(crate) answered: AtomicBool,
+    /// The client knows that its token expires.
+    pub(crate) warned: AtomicBool,
+    cursor: Mutex<Cursor>,
+    rooms: Mutex<BTreeSet<Room>>,
+    ended: AtomicBool,
+    /// The user's place among those it may have at this edge.
+    place: Mutex<Option<Slot>>,
+}
+
+/// Where the client stands in the history of the namespace.
+#[derive(Default)]
+struct Cursor {
+    /// The highest sequence queued to the client; it never goes back.
+    last: u64,
+    /// Reasons to hold durable events back: not open yet, a join, a repair.
+    holds: u32,
+    /// Events that wait, by sequence, with their bytes.
+    held: BTreeMap<u64, Arc<Broadcast>>,
+    held_bytes: usize,
+    /// Sequences that were sent after a higher one, with the offset that the frame carried.
+    late: Vec<(u64, u64)>,
+    /// Signals are delivered.
+    open: bool,
+}
+
+impl Session {
+    /// Makes a session that holds everything back until it is opened.
+    pub(crate) fn new(
+        sid: Sid,
+        namespace: Arc<Namespace>,
+        client: Arc<Client>,
+        user: Arc<User>,
+        keeper: Keeper,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            sid,
+            namespace,
+            client,
+            user: ArcSwap::new(user),
+            keeper,
+            limits: Mutex::new(SessionLimits::new(Instant::now())),
+            answered: AtomicBool::new(true),
+            warned: AtomicBool::new(false),
+            cursor: Mutex::new(Cursor { holds: 1, ..Cursor::default() }),
+            rooms: Mutex::default(),
+            ended: AtomicBool::new(false),
+            place: Mutex::new(None),
+        })
+    }
+
+    /// Takes an event of a room that the session is in.
+    pub(crate) fn deliver(self: &Arc<Self>, broadcast: &Arc<Broadcast>) {
+        if broadcast.excludes(self.sid.as_str()) {
+            return;
+        }
+        let mut cursor = self.cursor.lock();
+        let Some(sequence) = broadcast.sequence else {
+            if cursor.open {
+                self.write(broadcast, cursor.last);
+            }
+            return;
+        };
+        if cursor.holds > 0 || self.namespace.is_held() {
+            cursor.hold(sequence, broadcast);
+            if cursor.held_bytes > self.namespace.queue_limit {
+                drop(cursor);
+                self.overflow();
+            }
+            return;
+        }
+        self.write_durable(&mut cursor, sequence, broadcast);
+    }
+
+    fn write_durable(&self, cursor: &mut Cursor, sequence: u64, broadcast: &Broadcast) {
+        // A copy of a list of which the client has another one already.
+        if let Some((first, last)) = broadcast.set
+            && (first..=last).contains(&cursor.last)
+        {
+            cursor.last = cursor.last.max(sequence);
+            return;
+        }
+        if sequence > cursor.last {
+            cursor.last = sequence;
+        } else if cursor.late.len() < MAX_LATE {
+            let carried = cursor.last;
+            cursor.late.push((sequence, carried));
+        }
+        self.write(broadcast, cursor.last);
+    }
+
+    fn write(&self, broadcast: &Broadcast, last: u64) {
+        let style = &self.namespace.style;
+        let (text, attachments) = broadcast.frame(self.client.wire, style).chunks(last, style.epoch);
+        self.client.send_event(text, attachments, self.namespace.overflow(&broadcast.room));
+        metrics::sent(&self.namespace, broadcast);
+    }
+
+    fn overflow(&self) {
+        metrics::error("slow_client");
+        self.client.close(Closing {
+            code: 1013,
+            reason: "slow_client: too much waits for this connection".to_owned(),
+            flush: false,
+        });
+    }
+
+    /// Holds durable events back until the matching [`Session::release`].
+    pub(crate) fn hold(&self) {
+        self.cursor.lock().holds += 1;
+    }
+
+    /// Ends a hold; what waited leaves in the order of its sequences.
+    pub(crate) fn release(&self) {
+        let mut cursor = self.cursor.lock();
+        cursor.holds = cursor.holds.saturating_sub(1);
+        self.flush(&mut cursor);
+    }
+
+    /// Sends what waited, if nothing holds it any more.
+    pub(crate) fn release_namespace(&self) {
+        self.flush(&mut self.cursor.lock());
+    }
+
+    fn flush(&self, cursor: &mut Cursor) {
+        if cursor.holds > 0 || self.namespace.is_held() || cursor.held.is_empty() {
+            return;
+        }
+        self.client.cork();
+        cursor.held_bytes = 0;
+        for (sequence, broadcast) in std::mem::take(&mut cursor.held) {
+            self.write_durable(cursor, sequence, &broadcast);
+        }
+        self.client.uncork();
+    }
+
+    /// Opens the session: its offset begins here, unless it is further already.
+    pub(crate) fn open(&self, offset: u64) {
+        let mut cursor = self.cursor.lock();
+        cursor.last = cursor.last.max(offset);
+        cursor.open = true;
+    }
+
+    /// Adds an event of the history to what waits; the session must be held.
+    pub(crate) fn replay(&self, sequence: u64, broadcast: &Arc<Broadcast>) {
+        if !broadcast.excludes(self.sid.as_str()) {
+            self.cursor.lock().hold(sequence, broadcast);
+        }
+    }
+
+    /// Sends an event again that the client may have, behind everything it has: a subscription with `since`.
+    pub(crate) fn send_again(&self, broadcasts: &[Arc<Broadcast>]) {
+        let mut cursor = self.cursor.lock();
+        self.client.cork();
+        for broadcast in broadcasts {
+            let Some(sequence) = broadcast.sequence else { continue };
+            cursor.held.remove(&sequence);
+            cursor.last = cursor.last.max(sequence);
+            self.write(broadcast, cursor.last);
+        }
+        self.client.uncork();
+    }
+
+    /// Returns the highest sequence up to which the client misses nothing.
+    pub(crate) fn offset(&self) -> Offset {
+        let mut cursor = self.cursor.lock();
+        if cursor.holds == 0 && !self.namespace.is_held() {
+            cursor.last = cursor.last.max(self.namespace.watermark());
+        }
+        Offset { epoch: self.namespace.style.epoch, sequence: cursor.last }
+    }
+
+    /// Returns the client's offset as it is.
+    pub(crate) fn offset_now(&self) -> Offset {
+        Offset { epoch: self.namespace.style.epoch, sequence: self.cursor.lock().last }
+    }
+
+    /// Returns the sequences that a client with this offset lacks although they are lower.
+    pub(crate) fn late_after(&self, offset: u64) -> Vec<u64> {
+        let cursor = self.cursor.lock();
+        let late = cursor.late.iter().filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
+        let held = cursor.held.keys().filter(|sequence| **sequence <= offset);
+        late.map(|(sequence, _)| *sequence).chain(held.copied()).collect()
+    }
+
+    /// Notes that the session is in a room; `false` if it was.
+    pub(crate) fn enter(&self, room: &Room) -> bool {
+        self.rooms.lock().insert(room.clone())
+    }
+
+    /// Notes that the session left a room; `false` if it was not in it.
+    pub(crate) fn exit(&self, room: &Room) -> bool {
+        self.rooms.lock().remove(room)
+    }
+
+    /// Returns whether the session is in a room.
+    pub(crate) fn is_in(&self, room: &Room) -> bool {
+        self.rooms.lock().contains(room)
+    }
+
+    /// Returns the rooms.
+    pub(crate) fn rooms(&self) -> Vec<Room> {
+        self.rooms.lock().iter().cloned().collect()
+    }
+
+    /// Keeps the user's place until the session ends.
+    pub(crate) fn occupy(&self, place: Option<Slot>) {
+        *self.place.lock() = place;
+    }
+
+    /// Marks the session as ended; `true` for the first caller, who has to clean up.
+    pub(crate) fn end(&self) -> bool {
+        self.place.lock().take();
+        !self.ended.swap(true, Ordering::SeqCst)
+    }
+
+    /// Returns whether the session has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+impl Cursor {
+    fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>) {
+        if self.held.insert(sequence, Arc::clone(broadcast)).is_none() {
+            self.held_bytes += broadcast.size();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! How clients are connected. Each transport moves frames between a client's queue and the wire; what the frames
+//! mean is decided in [`conversation`](crate::conversation) and [`plain`](crate::plain).
+
+pub(crate) mod websocket;

@@ -1,0 +1,257 @@
+//! A WebSocket: one task reads and keeps the timers; what others could not write at once, it writes too.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use carillon_protocol::engineio::{Packet, fixed};
+use carillon_protocol::websocket::{Decoder, Message, Opcode, Step, close};
+use tokio::time::Instant;
+
+use crate::client::{Client, Closing};
+use crate::conversation::Conversation;
+use crate::frame::Chunk;
+use crate::metrics;
+use crate::plain::Plain;
+use crate::socket::Socket;
+
+/// No close frame was received or can be sent (RFC 6455, section 7.4.1).
+const ABNORMAL: u16 = 1006;
+/// Bytes that one read takes.
+const READ: usize = 16 * 1024;
+/// How long a close frame may take to leave, with what waits before it.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// Reads go through one buffer per thread: an idle connection keeps none.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// What a connected client speaks.
+pub(crate) enum Speaker {
+    SocketIo(Arc<Conversation>),
+    Json(Plain),
+}
+
+/// How a client shows that it is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Heartbeat {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Serves a WebSocket until it ends, and returns why.
+pub(crate) async fn serve(
+    client: &Arc<Client>,
+    socket: &Socket,
+    leftover: Bytes,
+    speaker: &Speaker,
+    heartbeat: Heartbeat,
+    max_message: usize,
+) -> Closing {
+    let mut connection = Connection {
+        client,
+        socket,
+        speaker,
+        decoder: Decoder::new(max_message),
+        buffer: BytesMut::from(&leftover[..]),
+        heartbeat,
+        pinged: None,
+        deadline: Instant::now() + heartbeat.interval,
+    };
+    let closing = connection.run().await;
+    goodbye(client, socket, &closing).await;
+    closing
+}
+
+struct Connection<'a> {
+    client: &'a Arc<Client>,
+    socket: &'a Socket,
+    speaker: &'a Speaker,
+    decoder: Decoder,
+    buffer: BytesMut,
+    heartbeat: Heartbeat,
+    /// A ping is out that was not answered yet.
+    pinged: Option<Instant>,
+    deadline: Instant,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Closing {
+        let mut blocked = false;
+        loop {
+            if let Err(closing) = self.read_messages().await {
+                return closing;
+            }
+            if let Some(closing) = self.client.closing() {
+                return closing;
+            }
+            tokio::select! {
+                ready = self.socket.readable() => {
+                    if let Err(closing) = ready.map_err(gone).and_then(|()| self.fill()) {
+                        return closing;
+                    }
+                }
+                () = self.client.woken() => match self.client.with_outbox(|outbox| outbox.flush()) {
+                    Ok(empty) => blocked = !empty,
+                    Err(error) => return gone(error),
+                },
+                ready = self.socket.writable(), if blocked => {
+                    let flushed = ready.and_then(|()| self.client.with_outbox(|outbox| outbox.flush()));
+                    match flushed {
+                        Ok(empty) => blocked = !empty,
+                        Err(error) => return gone(error),
+                    }
+                }
+                () = tokio::time::sleep_until(self.deadline) => {
+                    if let Err(closing) = self.beat() {
+                        return closing;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what the socket has into the buffer.
+    fn fill(&mut self) -> Result<(), Closing> {
+        SCRATCH.with_borrow_mut(|scratch| match self.socket.try_read(scratch) {
+            Ok(0) => Err(Closing { code: ABNORMAL, reason: "transport close".to_owned(), flush: false }),
+            Ok(read) => {
+                self.buffer.extend_from_slice(&scratch[..read]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(gone(error)),
+        })
+    }
+
+    async fn read_messages(&mut self) -> Result<(), Closing> {
+        while !self.buffer.is_empty() {
+            let step = self.decoder.decode(&mut self.buffer).map_err(|error| {
+                metrics::error("bad_frame");
+                Closing { code: error.close_code(), reason: format!("bad_frame: {error}"), flush: true }
+            })?;
+            match step {
+                Step::Message(message) => self.message(message).await?,
+                Step::Need(_) => return Ok(()),
+            }
+        }
+        self.buffer = BytesMut::new();
+        Ok(())
+    }
+
+    async fn message(&mut self, message: Message) -> Result<(), Closing> {
+        match message {
+            Message::Ping(payload) => {
+                self.client.send(Chunk::new(Opcode::Pong, &payload));
+                Ok(())
+            }
+            Message::Pong(_) => {
+                self.alive();
+                Ok(())
+            }
+            Message::Close(received) => {
+                let code = received.map_or(close::NORMAL, |close| close.code);
+                Err(Closing { code, reason: "transport close".to_owned(), flush: false })
+            }
+            Message::Text(text) => match self.speaker {
+                Speaker::SocketIo(conversation) => {
+                    let conversation = Arc::clone(conversation);
+                    self.engine_packet(&conversation, text.as_str()).await
+                }
+                Speaker::Json(plain) => {
+                    // A plain client that sends anything is there.
+                    self.pinged = None;
+                    plain.text(text.as_str()).await
+                }
+            },
+            Message::Binary(bytes) => match self.speaker {
+                Speaker::SocketIo(conversation) => conversation.binary(bytes).await,
+                Speaker::Json(plain) => plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into()),
+            },
+        }
+    }
+
+    async fn engine_packet(&mut self, conversation: &Arc<Conversation>, text: &str) -> Result<(), Closing> {
+        let packet = Packet::from_text(text).map_err(|error| {
+            metrics::error("bad_frame");
+            Closing { code: close::PROTOCOL_ERROR, reason: format!("bad_packet: {error}"), flush: true }
+        })?;
+        match packet {
+            Packet::Message(text) => conversation.text(&text).await,
+            Packet::Pong { .. } => {
+                self.alive();
+                Ok(())
+            }
+            Packet::Close => Err(Closing { code: close::NORMAL, reason: "transport close".to_owned(), flush: false }),
+            // Leftovers of an upgrade.
+            Packet::Upgrade | Packet::Noop | Packet::Ping { .. } => Ok(()),
+            _ => Err(Closing { code: close::PROTOCOL_ERROR, reason: "bad_packet: unexpected".to_owned(), flush: true }),
+        }
+    }
+
+    fn alive(&mut self) {
+        self.pinged = None;
+        self.deadline = Instant::now() + self.heartbeat.interval;
+    }
+
+    /// Asks whether the client is there, or gives it up.
+    fn beat(&mut self) -> Result<(), Closing> {
+        let now = Instant::now();
+        if let Some(pinged) = self.pinged {
+            if now.duration_since(pinged) >= self.heartbeat.timeout {
+                metrics::error("timeout");
+                return Err(Closing { code: close::POLICY, reason: "ping timeout".to_owned(), flush: false });
+            }
+            self.deadline = pinged + self.heartbeat.timeout;
+            return Ok(());
+        }
+        if let Speaker::SocketIo(conversation) = self.speaker
+            && !conversation.has_entered()
+        {
+            return Err(Closing { code: close::POLICY, reason: "no namespace was entered".to_owned(), flush: false });
+        }
+        match self.speaker {
+            Speaker::SocketIo(_) => self.client.send(Chunk::text(fixed::PING.as_bytes())),
+            Speaker::Json(_) => self.client.send(Chunk::new(Opcode::Ping, b"")),
+        }
+        self.pinged = Some(now);
+        self.deadline = now + self.heartbeat.timeout;
+        Ok(())
+    }
+}
+
+/// Sends what shall still be sent, and a close frame.
+pub(crate) async fn goodbye(client: &Client, socket: &Socket, closing: &Closing) {
+    if closing.code == ABNORMAL {
+        return;
+    }
+    let frame = close::close(closing.code, &closing.reason);
+    let goodbye = async {
+        if closing.flush {
+            while !client.with_outbox(|outbox| outbox.flush())? {
+                socket.writable().await?;
+            }
+        } else if client.with_outbox(|outbox| outbox.is_waiting()) {
+            // A frame may be half written: nothing can follow it.
+            return Ok(());
+        }
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            socket.writable().await?;
+            match socket.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}
+
+fn gone(_: io::Error) -> Closing {
+    Closing { code: ABNORMAL, reason: "transport error".to_owned(), flush: false }
+}
