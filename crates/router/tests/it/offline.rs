@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Namespace;
 use carillon_protocol::session::{Record, State};
 use carillon_testkit::wait;
@@ -170,4 +171,28 @@ async fn another_router_goes_on_where_one_was_killed() {
     first.kill();
     cluster.publish("user:1", "note", json!(2)).await;
     until_kept(&cluster, "1", &[json!(1), json!(2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_restart_loses_no_event() {
+    let mut cluster = Cluster::start().await;
+    let router = cluster.router().await;
+    cluster.publish("user:42", "note", json!(1)).await;
+    cluster.nats.restart().await;
+    let stored = wait::within(LIMIT, async || {
+        let subject = cluster
+            .bus
+            .subjects()
+            .event(&Namespace::main(), &"user:42".try_into().unwrap());
+        let headers = Headers::new()
+            .with(name::EVENT, "note")
+            .with(name::MSG_ID, "second");
+        cluster.bus.store(&subject, &headers, "2".into()).await.ok()
+    });
+    assert!(stored.await.is_some());
+    wait::until_true("the router is ready", LIMIT, async || {
+        router.readyz().await == 200
+    })
+    .await;
+    until_kept(&cluster, "42", &[json!(1), json!(2)]).await;
 }

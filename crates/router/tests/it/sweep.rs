@@ -104,6 +104,30 @@ async fn nobody_dies_of_a_nats_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_dies_of_a_silent_nats() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let mut dying = cluster.edge().await;
+    let living = cluster.edge().await;
+    let (gone, sid) = (
+        dying.connect(Some("43"), &[]).await,
+        living.connect(Some("42"), &["chat"]).await,
+    );
+    assert_eq!(cluster.count("chat").await, 1);
+    cluster.nats.pause();
+    // The leases expire in the server, while no renewal can come.
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+    dying.kill();
+    cluster.nats.resume();
+    wait::until_true("the dead edge's session is away", LIMIT, async || {
+        cluster.state(gone).await != Some(State::Live)
+    })
+    .await;
+    assert_eq!(cluster.state(sid).await, Some(State::Live));
+    assert_eq!(cluster.count("chat").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn owners_that_nobody_ever_heard_of_are_dead() {
     let cluster = Cluster::start().await;
     let mut edge = cluster.edge().await;
