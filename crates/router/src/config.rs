@@ -1,13 +1,9 @@
-//! The `[router]` section, and what the router takes of the other sections.
+//! The `[router]` section.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use carillon_bus::Layout;
-use carillon_protocol::names::Namespace;
 use carillon_service::config::duration;
-use carillon_service::settings;
 use serde::Deserialize;
 
 /// `[router]`: the view over all sessions.
@@ -47,17 +43,6 @@ impl Config {
         };
         self.admin.unwrap_or(SocketAddr::new(self.listen.ip(), port))
     }
-}
-
-/// Everything that a router is started with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub router: Config,
-    pub session: settings::Session,
-    /// The streams, which the router makes where they are missing.
-    pub layout: Layout,
-    pub namespaces: BTreeMap<Namespace, settings::Namespace>,
-    pub auth: carillon_auth::Config,
 }
 
 #[cfg(test)]

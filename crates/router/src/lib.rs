@@ -31,5 +31,5 @@ mod target;
 mod view;
 mod watches;
 
-pub use config::{Config, Settings};
-pub use server::{BindError, RunError, Server};
+pub use config::Config;
+pub use server::{BindError, RunError, Server, Setup};

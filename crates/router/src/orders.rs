@@ -128,6 +128,12 @@ async fn one(router: &Router, sid: Sid, command: &Command) -> Result<bool, Refus
         if record.namespace != command.namespace || record.state == State::Ended {
             return Ok(false);
         }
+        if let Some(room) = &command.room
+            && command.kind == OrderKind::Leave
+            && !record.heard(sid).any(|heard| heard == *room)
+        {
+            return Ok(false);
+        }
         let is_live = record.state == State::Live && unreachable != Some((record.owner, record.term));
         if is_live {
             match deliver(router, record.owner, sid, command).await? {

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use carillon_bus::{Bucket, Bus, Streams, Table as BucketTable};
+use carillon_bus::{Bus, Streams, Table as BucketTable};
 use carillon_protocol::names::Namespace;
+use carillon_service::settings::Session;
 
-use crate::config::Settings;
+use crate::config::Config;
 use crate::leases::Leases;
 use crate::refusal::Refusal;
 use crate::view::View;
 
 /// The shared parts of one router.
 pub(crate) struct Router {
-    pub(crate) settings: Settings,
+    pub(crate) config: Config,
+    pub(crate) session: Session,
+    /// Events kept per room.
+    pub(crate) max_per_room: u64,
     pub(crate) bus: Bus,
     pub(crate) streams: Streams,
     pub(crate) view: View,
@@ -23,26 +27,6 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Puts the parts together.
-    pub(crate) fn new(
-        settings: Settings,
-        bus: Bus,
-        streams: Streams,
-        view: View,
-        leases: Arc<Leases>,
-    ) -> Self {
-        let (records, revoked) = (bus.table(Bucket::Sessions), bus.table(Bucket::Revoked));
-        Self {
-            settings,
-            bus,
-            streams,
-            view,
-            leases,
-            records,
-            revoked,
-        }
-    }
-
     /// Refuses a namespace that the configuration does not have.
     pub(crate) fn check(&self, namespace: &Namespace) -> Result<(), Refusal> {
         if self.streams.of(namespace).is_some() {

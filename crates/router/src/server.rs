@@ -7,14 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_auth::{Authorizer, ConfigError, Verifier};
+use carillon_auth::Authorizer;
 use carillon_bus::streams::EnsureError;
-use carillon_bus::{Bus, TableError, streams};
+use carillon_bus::{Bucket, Bus, Layout, TableError, streams};
+use carillon_protocol::names::{BadName, Namespace};
 use carillon_protocol::pattern::BadPattern;
 use carillon_service::admin::AdminServer;
 use carillon_service::listen::{self, Limits};
 use carillon_service::metrics::{self as recorder, InstallError, Metrics};
 use carillon_service::readiness::{Gate, Readiness};
+use carillon_service::settings::{Namespaces, Session};
 use carillon_service::shutdown::Deadline;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::announce::{self, Announcement, Announcer, Rules};
-use crate::config::Settings;
+use crate::config::Config;
 use crate::leases::Leases;
 use crate::replicas::RouterId;
 use crate::router::Router;
@@ -33,6 +35,16 @@ use crate::{expiry, http, metrics, offline, requests, sweep, watches};
 /// How long what is left may take after the requests have ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// What a router shares with the rest of its process and cluster.
+pub struct Setup {
+    pub bus: Bus,
+    /// The cluster's streams; they are made where they are missing.
+    pub layout: Layout,
+    pub session: Session,
+    pub namespaces: Namespaces,
+    pub authorizer: Authorizer,
+}
+
 /// Why a router cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -42,8 +54,8 @@ pub enum BindError {
     Streams(#[from] EnsureError),
     #[error(transparent)]
     Table(#[from] TableError),
-    #[error(transparent)]
-    Auth(#[from] ConfigError),
+    #[error("a namespace: {0}")]
+    Namespace(#[from] BadName),
     #[error("a pattern of rooms: {0}")]
     Pattern(#[from] BadPattern),
     #[error(transparent)]
@@ -82,38 +94,56 @@ struct Warming {
 
 impl Server {
     /// Takes the addresses, and makes the streams where they are missing.
-    pub async fn bind(settings: Settings, bus: Bus) -> Result<Self, BindError> {
+    pub async fn bind(config: Config, setup: Setup) -> Result<Self, BindError> {
         metrics::describe();
-        let listener = listen::bind("router", settings.router.listen, listen::DEFAULT_BACKLOG)?;
+        let Setup {
+            bus,
+            layout,
+            session,
+            namespaces,
+            authorizer,
+        } = setup;
+        let listener = listen::bind("router", config.listen, listen::DEFAULT_BACKLOG)?;
         let (readiness, recorder) = (Readiness::new(), recorder::install()?);
-        let admin = AdminServer::bind(settings.router.admin(), readiness.clone(), recorder.clone())?;
+        let admin = AdminServer::bind(config.admin(), readiness.clone(), recorder.clone())?;
         let warming = Warming {
             sessions: readiness.hold("sessions"),
             leases: readiness.hold("leases"),
         };
-        let verifier = Verifier::new(&settings.auth)?;
-        let authorizer = Authorizer::new(&settings.auth, verifier)?;
-        let streams = streams::ensure(&bus, &settings.layout).await?;
+        let mut rules = Vec::new();
+        let mut without = HashSet::new();
+        for (name, settings) in &namespaces {
+            let namespace = Namespace::new(name)?;
+            if !settings.recovery {
+                without.insert(namespace.clone());
+            }
+            rules.push((namespace, settings.rooms.as_slice()));
+        }
+        let rules = Rules::new(rules)?;
+        let streams = streams::ensure(&bus, &layout).await?;
         let own = RouterId::random();
         let floor = watches::last_alive(&bus).await?;
-        let leases = Arc::new(Leases::new(own.clone(), settings.session.lease, floor));
-        let without = settings.namespaces.iter().filter(|(_, rules)| !rules.recovery);
-        let without: HashSet<_> = without.map(|(namespace, _)| namespace.clone()).collect();
         let windows = Windows {
-            default: settings.session.recovery,
+            default: session.recovery,
             without,
         };
         let (view, follower) = View::new(&bus, &own.to_string(), Table::new(windows));
-        let rules = settings
-            .namespaces
-            .iter()
-            .map(|(namespace, rules)| (namespace, rules.rooms.as_slice()));
-        let rules = Rules::new(rules)?;
         let (announcer, announcements) = Announcer::new();
+        let router = Router {
+            leases: Arc::new(Leases::new(own, session.lease, floor)),
+            records: bus.table(Bucket::Sessions),
+            revoked: bus.table(Bucket::Revoked),
+            max_per_room: layout.history.max_per_room,
+            config,
+            session,
+            streams,
+            view,
+            bus,
+        };
         Ok(Self {
             address: listener.local_addr()?,
             admin_address: admin.local_addr()?,
-            router: Arc::new(Router::new(settings, bus, streams, view, leases)),
+            router: Arc::new(router),
             rules,
             authorizer,
             listener,
@@ -150,8 +180,8 @@ impl Server {
             warming,
             ..
         } = self;
-        let drain = router.settings.router.drain;
-        let session = router.settings.session.clone();
+        let drain = router.config.drain;
+        let session = router.session.clone();
         let (bus, leases) = (router.bus.clone(), Arc::clone(&router.leases));
         let (intake, background, health) = (
             CancellationToken::new(),

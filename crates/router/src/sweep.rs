@@ -126,6 +126,7 @@ struct Disconnect<'a> {
 #[derive(Serialize)]
 struct Reason {
     reason: &'static str,
+    term: u64,
 }
 
 /// The claims are known to edges alone.
@@ -149,6 +150,7 @@ async fn tell(router: &Router, sid: Sid, record: &Record, gone: u64) -> Result<(
         event: EVENT,
         data: Reason {
             reason: "transport close",
+            term: record.term,
         },
         user: User {
             id: record.user.as_deref(),

@@ -290,9 +290,16 @@ impl Table {
     }
 
     /// Returns whether an event of a user's room was or will be heard by a session of that user.
-    pub(crate) fn covered(&self, namespace: &Namespace, user: &str, epoch: u32, sequence: u64) -> bool {
+    pub(crate) fn covered(
+        &self,
+        namespace: &Namespace,
+        user: &str,
+        epoch: u32,
+        sequence: u64,
+        time: u64,
+    ) -> bool {
         self.of_user(namespace, user)
-            .any(|(_, session)| session.covers(epoch, sequence))
+            .any(|(_, session)| session.covers(epoch, sequence, time))
     }
 
     /// Counts what operators see.

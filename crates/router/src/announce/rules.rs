@@ -49,13 +49,13 @@ impl From<&PresenceEvents> for Events {
 impl Rules {
     /// Takes the rules of each namespace that has some.
     pub(crate) fn new<'a>(
-        namespaces: impl IntoIterator<Item = (&'a Namespace, &'a [RoomRule])>,
+        namespaces: impl IntoIterator<Item = (Namespace, &'a [RoomRule])>,
     ) -> Result<Self, BadPattern> {
         let mut asked = HashMap::new();
         for (namespace, rules) in namespaces {
             if rules.iter().any(|rule| rule.presence.is_some()) {
                 let rules = rules.iter().map(Rule::new).collect::<Result<Vec<_>, _>>()?;
-                asked.insert(namespace.clone(), rules);
+                asked.insert(namespace, rules);
             }
         }
         Ok(Self(Arc::new(asked)))

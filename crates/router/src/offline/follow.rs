@@ -42,7 +42,7 @@ pub(crate) async fn run(router: Arc<Router>, stop: CancellationToken) {
             .push(namespace.clone());
     }
     let holder = router.leases.own().to_string();
-    let ttl = router.settings.session.lease;
+    let ttl = router.session.lease;
     loop {
         let acquire = Lease::acquire(&router.bus, "router.offline", &holder, ttl);
         let Some(lease) = stop.run_until_cancelled(acquire).await else {
@@ -77,6 +77,7 @@ struct Heard {
     user: String,
     subject: String,
     sequence: u64,
+    time: u64,
 }
 
 struct Follower {
@@ -158,7 +159,7 @@ impl Follower {
             .await
             .map_err(|_| FollowError::Behind)?;
         metrics::offline_pending(events.last().map_or(0, |event| event.pending));
-        let at = Instant::now() + self.router.settings.router.offline_margin;
+        let at = Instant::now() + self.router.config.offline_margin;
         let seen = events.last().map(|event| event.sequence);
         let mut missed = Vec::new();
         for event in &events {
@@ -166,13 +167,14 @@ impl Follower {
                 continue;
             };
             let Some(user) = address.room.user() else { continue };
-            if self.is_heard(&address.namespace, user, event.sequence) {
+            if self.is_heard(&address.namespace, user, event.sequence, event.time) {
                 self.heard.push_back(Heard {
                     at,
                     namespace: address.namespace.clone(),
                     user: user.to_owned(),
                     subject: event.subject.clone(),
                     sequence: event.sequence,
+                    time: event.time,
                 });
                 continue;
             }
@@ -217,7 +219,7 @@ impl Follower {
             .await
             .map_err(|_| FollowError::Behind)?;
         while let Some(first) = self.heard.front().filter(|first| ripe(first, self.heard.len())) {
-            if !self.is_heard(&first.namespace, &first.user, first.sequence) {
+            if !self.is_heard(&first.namespace, &first.user, first.sequence, first.time) {
                 let (after, up_to) = (first.sequence - 1, first.sequence);
                 let stored = self
                     .router
@@ -233,11 +235,11 @@ impl Follower {
         Ok(())
     }
 
-    fn is_heard(&self, namespace: &Namespace, user: &str, sequence: u64) -> bool {
+    fn is_heard(&self, namespace: &Namespace, user: &str, sequence: u64, time: u64) -> bool {
         self.router
             .view
             .table()
-            .covered(namespace, user, self.epoch, sequence)
+            .covered(namespace, user, self.epoch, sequence, time)
     }
 
     async fn position(&self) -> Result<Option<Position>, FollowError> {

@@ -46,7 +46,7 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
     let (Some(user), Some(stream)) = (record.user.as_deref(), router.streams.of(&record.namespace)) else {
         return Ok(());
     };
-    let from = gone.saturating_sub(millis(router.settings.router.offline_margin));
+    let from = gone.saturating_sub(millis(router.config.offline_margin));
     let subject = router
         .bus
         .subjects()
@@ -64,7 +64,7 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
     } else {
         0
     };
-    let most = usize::try_from(router.settings.layout.history.max_per_room).unwrap_or(usize::MAX);
+    let most = usize::try_from(router.max_per_room).unwrap_or(usize::MAX);
     let events = router
         .bus
         .read(&stream.name, &subject, start, last.sequence, most)

@@ -88,8 +88,10 @@ impl Session {
         rooms
     }
 
-    /// Returns whether an event of its user's room was, or will be, heard in this session.
-    pub(crate) fn covers(&self, epoch: u32, sequence: u64) -> bool {
-        self.hears_user && self.epoch == epoch && self.start < sequence
+    /// Returns whether an event of its user's room, stored at this time, was or will be heard in this session.
+    ///
+    /// The start may lie a little before the session, so the time counts as well.
+    pub(crate) fn covers(&self, epoch: u32, sequence: u64, time: u64) -> bool {
+        self.hears_user && self.epoch == epoch && self.start < sequence && self.since <= time
     }
 }

@@ -206,7 +206,9 @@ fn sessions_are_due_after_their_window() {
 fn a_session_covers_what_came_after_its_start() {
     let mut table = table();
     table.put(sid(1), 1, away("42", 1_000), 0);
-    let covered = |table: &Table, epoch, sequence| table.covered(&Namespace::main(), "42", epoch, sequence);
+    let covered =
+        |table: &Table, epoch, sequence| table.covered(&Namespace::main(), "42", epoch, sequence, 3);
+    assert!(!table.covered(&Namespace::main(), "42", 1, 6, 2));
     assert!(covered(&table, 1, 6));
     assert!(!covered(&table, 1, 5));
     assert!(!covered(&table, 2, 6));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_auth::ApiKeyConfig;
+use carillon_auth::{ApiKeyConfig, Authorizer, Verifier};
 use carillon_bus::{Bucket, Bus, Layout, StoredMessage, Streams, Table, history, streams};
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
@@ -13,7 +13,7 @@ use carillon_protocol::ids::{EdgeId, Sid};
 use carillon_protocol::message::{Answer, Answers, Ask, Order, Ordered};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::session::{Lease, Record, State, Transport};
-use carillon_router::{Config, Server, Settings};
+use carillon_router::{Config, Server, Setup};
 use carillon_service::settings::{self, PresenceEvents, RoomRule};
 use carillon_testkit::{nats, wait};
 use parking_lot::Mutex;
@@ -24,6 +24,29 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) const RECOVERY: Duration = Duration::from_secs(3);
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 pub(crate) const RENEWAL: Duration = Duration::from_millis(300);
+
+/// How the routers of a cluster are configured.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) router: Config,
+    pub(crate) session: settings::Session,
+    layout: Layout,
+    namespaces: settings::Namespaces,
+    auth: carillon_auth::Config,
+}
+
+impl Settings {
+    fn setup(&self, bus: Bus) -> Setup {
+        let verifier = Verifier::new(&self.auth).unwrap();
+        Setup {
+            bus,
+            layout: self.layout.clone(),
+            session: self.session.clone(),
+            namespaces: self.namespaces.clone(),
+            authorizer: Authorizer::new(&self.auth, verifier).unwrap(),
+        }
+    }
+}
 
 pub(crate) fn settings() -> Settings {
     let main = settings::Namespace {
@@ -44,10 +67,7 @@ pub(crate) fn settings() -> Settings {
         recovery: false,
         ..settings::Namespace::open()
     };
-    let namespaces = BTreeMap::from([
-        (Namespace::main(), main),
-        (Namespace::new("/brief").unwrap(), brief),
-    ]);
+    let namespaces = BTreeMap::from([("/".to_owned(), main), ("/brief".to_owned(), brief)]);
     let key = |name: &str, scopes: Value, namespaces: Value| -> ApiKeyConfig {
         let key = json!({ "name": name, "key": name, "scopes": scopes, "namespaces": namespaces });
         serde_json::from_value(key).unwrap()
@@ -66,7 +86,7 @@ pub(crate) fn settings() -> Settings {
             history: settings::History::default(),
             namespaces: namespaces
                 .iter()
-                .map(|(name, rules)| (name.clone(), rules.stream.clone()))
+                .map(|(name, rules)| (Namespace::new(name).unwrap(), rules.stream.clone()))
                 .collect(),
             partitions: 4,
         },
@@ -156,7 +176,9 @@ impl Cluster {
             .unwrap();
         let task = tokio::task::spawn_blocking(move || {
             let run = async move {
-                let server = Server::bind(settings, connect(&nats).await).await.unwrap();
+                let server = Server::bind(settings.router.clone(), settings.setup(connect(&nats).await))
+                    .await
+                    .unwrap();
                 bound.send((server.local_addr(), server.admin_addr())).unwrap();
                 server.run(stopping).await.unwrap();
             };

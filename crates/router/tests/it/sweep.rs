@@ -49,7 +49,7 @@ async fn the_sessions_of_a_dead_edge_are_away() {
 
     let event = tokio::time::timeout(LIMIT, up.next()).await.unwrap().unwrap();
     let body: Value = serde_json::from_slice(&event.body).unwrap();
-    assert_eq!(body["data"], json!({ "reason": "transport close" }));
+    assert_eq!(body["data"], json!({ "reason": "transport close", "term": 3 }));
     assert_eq!(body["user"], json!({ "id": "42", "claims": {} }));
     assert_eq!(
         (&body["sid"], &body["term"], &body["namespace"]),
