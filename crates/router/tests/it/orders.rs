@@ -63,6 +63,25 @@ async fn nobody_is_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_not_in_a_room_does_not_leave_it() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    edge.connect(Some("42"), &["chat"]).await;
+    edge.connect(Some("42"), &[]).await;
+    let order = json!({ "user": "42", "room": "chat" });
+    assert_eq!(
+        cluster.ask("rt.ctl.main.leave", order.clone()).await,
+        json!({ "connections": 1 })
+    );
+    assert_eq!(
+        cluster.ask("rt.ctl.main.leave", order).await,
+        json!({ "connections": 0 })
+    );
+    assert_eq!(edge.orders.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_away_finds_the_order_done() {
     let mut settings = crate::cluster::settings();
     settings.session.recovery = std::time::Duration::from_secs(300);
