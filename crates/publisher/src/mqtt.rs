@@ -1,10 +1,10 @@
 //! MQTT: one connection in the cluster for each `[[publisher.mqtt]]`.
 
+mod acks;
 mod broker;
 mod message;
 pub(crate) mod template;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Packet, Publish, Q
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
 use crate::check::Checker;
@@ -20,14 +21,17 @@ use crate::config::Mqtt;
 use crate::intake::Intake;
 use crate::metrics;
 
+use acks::Acks;
 pub(crate) use broker::broker;
 use broker::options;
 use message::Writer;
 
 /// Messages that were read and wait to be stored; the broker keeps the others.
 const WAITING: usize = 16;
-/// Acknowledgements on their way to the broker; more than can be open at once.
+/// Requests on their way to the broker.
 const REQUESTS: usize = 256;
+/// How soon an acknowledgement for which there was no place is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
 /// A subscription that the broker has not confirmed by then is asked for anew.
 const SUBSCRIBED: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,11 @@ impl Source {
     /// Reads from the broker whenever this publisher holds the source's lease, until shutdown.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let identity = self.identity();
+        let source = Arc::new(self);
+        source.own(identity, shutdown).await;
+    }
+
+    async fn own(self: Arc<Self>, identity: String, shutdown: CancellationToken) {
         loop {
             let name = format!("mqtt.{identity}");
             let acquired = Lease::acquire(&self.bus, &name, &self.holder, self.lease);
@@ -59,8 +68,13 @@ impl Source {
                 return;
             };
             tracing::info!(source = self.index, "MQTT source taken over");
+            // A task of its own: a broker that confuses the client must not end the source for good.
+            let reading = Arc::clone(&self).read(identity.clone());
+            let reading = AbortOnDropHandle::new(tokio::spawn(reading));
             tokio::select! {
-                () = self.read(&identity) => {}
+                ended = reading => if let Err(error) = ended {
+                    tracing::error!(%error, source = self.index, "MQTT source failed and is begun anew");
+                },
                 () = lease.lost() => {}
                 () = shutdown.cancelled() => {}
             }
@@ -86,8 +100,8 @@ impl Source {
         digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    async fn read(&self, identity: &str) {
-        let options = match options(&self.settings, identity).await {
+    async fn read(self: Arc<Self>, identity: String) {
+        let options = match options(&self.settings, &identity).await {
             Ok(options) => options,
             Err(error) => {
                 tracing::error!(%error, source = self.index, "MQTT source cannot be read");
@@ -106,7 +120,7 @@ impl Source {
         };
         tokio::join!(
             self.poll(client.clone(), events, arrived, connection),
-            store(writer, client, waiting, current),
+            store(writer, Acks::new(client, current), waiting),
         );
     }
 
@@ -180,36 +194,23 @@ impl Source {
 }
 
 /// Stores messages in their order; each is acknowledged once it is stored.
-async fn store(
-    writer: Writer<'_>,
-    client: AsyncClient,
-    mut waiting: mpsc::Receiver<Arrived>,
-    current: watch::Receiver<u64>,
-) {
-    // Stored, but the connection broke before the acknowledgement: the broker sends these again.
-    let mut unconfirmed: HashMap<u16, [u8; 32]> = HashMap::new();
-    while let Some(Arrived { publish, connection }) = waiting.recv().await {
-        let digest = || {
-            <[u8; 32]>::from(Sha256::digest(
-                [publish.topic.as_bytes(), b"\0", &publish.payload].concat(),
-            ))
+async fn store(writer: Writer<'_>, mut acks: Acks, mut waiting: mpsc::Receiver<Arrived>) {
+    loop {
+        let arrived = tokio::select! {
+            arrived = waiting.recv() => arrived,
+            () = tokio::time::sleep(AGAIN), if acks.are_owed() => {
+                acks.pay();
+                continue;
+            }
         };
-        let again = publish.dup
-            && unconfirmed
-                .get(&publish.pkid)
-                .is_some_and(|known| *known == digest());
+        let Some(Arrived { publish, connection }) = arrived else {
+            return;
+        };
         // A retained message is a state from before the subscription, and comes with each subscription.
-        if !again && !publish.retain {
+        if !publish.retain && !acks.was_stored(&publish) {
             writer.write(&publish).await;
         }
-        unconfirmed.remove(&publish.pkid);
-        if publish.qos == QoS::AtMostOnce {
-            continue;
-        }
-        let acknowledged = *current.borrow() == connection && client.ack(&publish).await.is_ok();
-        if !acknowledged {
-            unconfirmed.insert(publish.pkid, digest());
-        }
+        acks.stored(&publish, connection);
     }
 }
 

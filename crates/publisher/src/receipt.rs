@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use carillon_bus::{Bus, Subscription};
 use carillon_protocol::headers::Headers;
 use parking_lot::Mutex;
@@ -14,6 +16,9 @@ use crate::pipeline::store::Fate;
 
 /// Where the receipt of an event is wanted: `<publisher>.<number>`.
 pub(crate) const RECEIPT: &str = "Carillon-Receipt";
+
+/// How long the server may take to pass on the first message.
+const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +60,17 @@ impl Receipts {
     /// The subjects on which the receipts of this process come.
     pub(crate) fn subject(&self, bus: &Bus) -> String {
         format!("{}.receipt.{}.*", bus.subjects().prefix(), self.holder)
+    }
+
+    /// Sends a message to this process and waits for it. The server reads a connection in order, so then it has
+    /// every subscription that was made before.
+    pub(crate) async fn arrive(&self, bus: &Bus, subscription: &mut Subscription) -> bool {
+        let subject = format!("{}.receipt.{}.arrived", bus.subjects().prefix(), self.holder);
+        let arrived = async {
+            bus.publish(&subject, &Headers::new(), Bytes::new()).await.ok()?;
+            subscription.next().await
+        };
+        matches!(tokio::time::timeout(ARRIVAL, arrived).await, Ok(Some(_)))
     }
 
     /// Waits for one more receipt.

@@ -55,6 +55,8 @@ pub enum BindError {
     Streams(#[from] EnsureError),
     #[error("cannot subscribe")]
     Subscribe(#[from] PublishError),
+    #[error("NATS does not answer")]
+    Away,
     #[error(transparent)]
     Metrics(#[from] InstallError),
     #[error("the server's max_payload is {found} bytes, events need {needed}")]
@@ -115,10 +117,13 @@ impl Server {
         let checker = Checker::new(bus.subjects().clone(), Arc::clone(&streams), events.max_bytes);
         let intake = Intake::new(bus.clone(), config.ingest_timeout);
         let receipts = Receipts::new(&holder);
-        let receipts_subscription = bus.subscribe(&receipts.subject(&bus), None).await?;
         let signals = bus
             .subscribe(&bus.subjects().all("signal"), Some(signal::GROUP))
             .await?;
+        let mut receipts_subscription = bus.subscribe(&receipts.subject(&bus), None).await?;
+        if !receipts.arrive(&bus, &mut receipts_subscription).await {
+            return Err(BindError::Away);
+        }
         let api = Api {
             bus: bus.clone(),
             streams: Arc::clone(&streams),

@@ -1,14 +1,15 @@
 //! Storing: the same copies again and again until EVENTS has them, in order and once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use carillon_bus::{Bus, Outgoing, StoreError, Stored};
 use carillon_protocol::headers::{Headers, name};
-use carillon_protocol::names::Namespace;
+use carillon_protocol::names::{Namespace, Room};
 use futures_util::future::join_all;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -23,8 +24,8 @@ const LATE: Duration = Duration::from_secs(1);
 const NEVER: u64 = 1 << 62;
 /// JetStream's answers that the same message gets for ever.
 const PERMANENT: [u64; 4] = [10052, 10097, 10165, 10166];
-/// Ids asked for at once.
-const LOOKUPS: usize = 32;
+/// Names asked for at once.
+const QUESTIONS: usize = 32;
 
 /// An event as it is written to each of its rooms.
 #[derive(Debug)]
@@ -89,8 +90,8 @@ struct Voyage<'a> {
     fates: Vec<Fate>,
     /// Whether the copies are one event for several rooms.
     list: bool,
-    /// One copy at a time: something in the batch is not taken.
-    careful: bool,
+    /// How many copies at the front are sent by themselves: something in the batch is not taken.
+    alone: usize,
     /// An attempt has failed, so the next acknowledgement may stand for a delivery that nobody got.
     doubtful: bool,
 }
@@ -112,28 +113,36 @@ impl Store {
             shipment,
             fates,
             list,
-            careful: false,
+            alone: 0,
             doubtful: false,
         };
         voyage.run().await
     }
 
-    /// Returns the sequence of the event that the stream remembers under this name.
+    /// Returns whether the stream remembers an event of this name in the room.
     ///
-    /// JetStream looks for a duplicate before it compares the expected sequence, so a store that can never
-    /// be done is a question.
-    async fn find(&self, copy: &Copy) -> Option<u64> {
-        let once = copy.message_id()?;
-        let headers = Headers::new()
-            .with(name::MSG_ID, once)
-            .with(name::EXPECTED, NEVER.to_string());
-        match self.bus.store(&copy.room, &headers, Bytes::new()).await {
-            Ok(Stored {
-                sequence,
-                duplicate: true,
-            }) => Some(sequence),
-            Ok(_) | Err(_) => None,
-        }
+    /// An atomic batch whose last message can never be stored is a question: it fails for the repeated name, or
+    /// else for its end.
+    async fn remembers(&self, copy: &Copy) -> bool {
+        let Some(id) = copy.message_id() else { return false };
+        let message = |name, value| Outgoing {
+            subject: copy.room.to_string(),
+            headers: Headers::new().with(name, value),
+            body: Bytes::new(),
+        };
+        let question = vec![
+            message(name::MSG_ID, id),
+            message(name::EXPECTED, NEVER.to_string()),
+        ];
+        let _batch = self
+            .batches
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        matches!(
+            self.bus.store_batch(question).await,
+            Err(StoreError::DuplicateInBatch)
+        )
     }
 }
 
@@ -166,9 +175,11 @@ impl Voyage<'_> {
             let begun = Instant::now();
             let error = match self.attempt().await {
                 Ok(stored) => {
+                    let in_doubt = self.doubtful || stored.duplicate || begun.elapsed() > LATE;
+                    let sync = in_doubt.then(|| self.sync(Some(stored)));
                     self.landed(stored);
-                    if self.doubtful || stored.duplicate || begun.elapsed() > LATE {
-                        self.sync().await;
+                    if let Some(sync) = sync {
+                        sync.send(&self.store.bus).await;
                     }
                     self.doubtful = false;
                     backoff.reset();
@@ -237,11 +248,15 @@ impl Voyage<'_> {
             false
         });
         metrics::duplicates((before - shipment.copies.len()) as u64);
+        if before > shipment.copies.len() {
+            // Whatever stood apart is looked for anew.
+            self.alone = 0;
+        }
     }
 
     /// The copies that the next attempt sends.
     fn next(&self) -> &[Copy] {
-        let count = if self.careful && !self.list {
+        let count = if self.alone > 0 {
             1
         } else {
             self.shipment.copies.len()
@@ -300,6 +315,7 @@ impl Voyage<'_> {
         } else {
             metrics::stored(count as u64);
         }
+        self.alone = self.alone.saturating_sub(count);
         let copies = self.shipment.copies.drain(..count);
         for (index, copy) in copies.enumerate() {
             let sequence = stored.sequence.saturating_sub((count - 1 - index) as u64);
@@ -313,7 +329,7 @@ impl Voyage<'_> {
         tracing::debug!(%error, stream = self.shipment.stream, copies = self.next().len(), "store has to be repeated");
         metrics::retry();
         self.doubtful = true;
-        self.sync().await;
+        self.sync(None).send(&self.store.bus).await;
         match error {
             StoreError::WrongLastSequence => {
                 // Either an earlier attempt was stored, or another writer was here, or history has expired.
@@ -326,15 +342,17 @@ impl Voyage<'_> {
             StoreError::DuplicateInBatch => {
                 self.look_up(false, backoff).await;
                 self.drop_covered();
-                if !self.drop_duplicates().await {
-                    backoff.wait().await;
-                }
+                self.set_duplicates_apart().await;
+                backoff.wait().await;
             }
             StoreError::TooLarge => {
-                self.refuse(Refusal::new("too_large", "the event does not fit into a message"))
+                self.refuse(&Refusal::new(
+                    "too_large",
+                    "the event does not fit into a message",
+                ));
             }
             StoreError::Refused { code, description } if PERMANENT.contains(&code) => {
-                self.refuse(Refusal::new("not_storable", format!("{description} ({code})")));
+                self.refuse(&Refusal::new("not_storable", format!("{description} ({code})")));
             }
             StoreError::Refused { .. } | StoreError::Timeout | StoreError::NoStream | StoreError::Away => {
                 tracing::warn!(%error, stream = self.shipment.stream, "events are not stored yet");
@@ -343,63 +361,75 @@ impl Voyage<'_> {
         }
     }
 
-    /// Forgets the copies that the stream remembers by their id; returns whether there were any.
-    async fn drop_duplicates(&mut self) -> bool {
-        let store = self.store;
-        let mut found = Vec::with_capacity(self.shipment.copies.len());
-        for copies in self.shipment.copies.chunks(LOOKUPS) {
-            found.extend(join_all(copies.iter().map(|copy| store.find(copy))).await);
+    /// Lets the copies that the stream remembers go first and by themselves, so that the acknowledgement of each
+    /// tells where it is. Copies for one room keep their order: all of them go by themselves.
+    async fn set_duplicates_apart(&mut self) {
+        if !self.list {
+            self.alone = self.shipment.copies.len();
+            return;
         }
-        let mut found = found.into_iter();
-        let Self { shipment, fates, .. } = self;
-        let before = shipment.copies.len();
-        // The rooms' ends stay as they are: other copies in front of these may still have to be stored.
-        shipment.copies.retain(|copy| match found.next().flatten() {
-            Some(sequence) => {
-                fates[copy.entry].stored_at(sequence);
-                false
-            }
-            None => true,
-        });
-        metrics::duplicates((before - shipment.copies.len()) as u64);
-        before > shipment.copies.len()
+        let mut known = Vec::with_capacity(self.shipment.copies.len());
+        for copies in self.shipment.copies.chunks(QUESTIONS) {
+            known.extend(join_all(copies.iter().map(|copy| self.store.remembers(copy))).await);
+        }
+        let copies = std::mem::take(&mut self.shipment.copies);
+        let (known, new): (Vec<_>, Vec<_>) = copies.into_iter().zip(known).partition(|(_, known)| *known);
+        self.alone = known.len();
+        self.shipment.copies = known.into_iter().chain(new).map(|(copy, _)| copy).collect();
     }
 
     /// Gives up what the server will never take, once it is clear which event that is.
-    fn refuse(&mut self, refusal: Refusal) {
-        if !self.list && !self.careful && self.shipment.copies.len() > 1 {
-            self.careful = true;
+    fn refuse(&mut self, refusal: &Refusal) {
+        if !self.list && self.alone == 0 && self.shipment.copies.len() > 1 {
+            self.alone = self.shipment.copies.len();
             return;
         }
-        let count = self.next().len();
+        let count = if self.list {
+            self.shipment.copies.len()
+        } else {
+            self.next().len()
+        };
+        self.alone = self.alone.saturating_sub(count);
         for copy in self.shipment.copies.drain(..count) {
             self.fates[copy.entry] = Fate::Refused(refusal.clone());
         }
     }
 
-    /// Tells the edges that they may have missed deliveries to these rooms.
-    async fn sync(&self) {
-        let rooms: BTreeMap<&Arc<str>, u64> = self
-            .shipment
-            .tails
-            .iter()
-            .map(|(room, tail)| (room, tail.sequence))
-            .collect();
-        let from = rooms.values().min().copied().unwrap_or(0);
+    /// What the edges are to verify after an attempt: it may have been stored without being delivered.
+    fn sync(&self, stored: Option<Stored>) -> Sync {
+        let rooms: BTreeSet<&Arc<str>> = self.next().iter().map(|copy| &copy.room).collect();
+        let tails = rooms.iter().filter_map(|room| self.shipment.tails.get(*room));
+        let known = tails.map(|tail| tail.sequence).min().unwrap_or(0);
+        let from = stored.map_or(known, |stored| known.min(stored.sequence.saturating_sub(1)));
         let subjects = self.store.bus.subjects();
-        let rooms: Vec<String> = rooms
-            .into_keys()
-            .filter_map(|subject| subjects.read_classed("event", subject).ok())
-            .map(|address| address.room.as_str().to_owned())
-            .collect();
-        let body = serde_json::json!({ "from": from, "namespace": self.shipment.namespace, "rooms": rooms });
-        let subject = subjects.sync(&self.shipment.stream);
-        // Best effort: edges also look at every room once a minute.
-        let _ = self
-            .store
-            .bus
-            .publish(&subject, &Headers::new(), body.to_string().into())
-            .await;
+        let rooms = rooms
+            .into_iter()
+            .filter_map(|subject| subjects.read_classed("event", subject).ok());
+        Sync {
+            subject: subjects.sync(&self.shipment.stream),
+            from,
+            namespace: self.shipment.namespace.clone(),
+            rooms: rooms.map(|address| address.room).collect(),
+        }
+    }
+}
+
+/// Tells the edges that they may have missed what came to these rooms after a sequence.
+#[derive(Debug, Serialize)]
+struct Sync {
+    #[serde(skip)]
+    subject: String,
+    from: u64,
+    namespace: Namespace,
+    rooms: Vec<Room>,
+}
+
+impl Sync {
+    /// Best effort: edges also look at every room once a minute.
+    async fn send(self, bus: &Bus) {
+        if let Ok(body) = serde_json::to_vec(&self) {
+            let _ = bus.publish(&self.subject, &Headers::new(), body.into()).await;
+        }
     }
 }
 

@@ -152,7 +152,7 @@ async fn what_a_dead_owner_stored_is_not_stored_again_after_the_duplicate_window
 }
 
 #[tokio::test]
-async fn a_store_of_a_dying_owner_that_lands_late_is_found() {
+async fn a_room_that_another_writer_changed_is_read_again_and_the_edges_are_told() {
     let stage = Stage::with(Options {
         partitions: 1,
         ..Options::default()
@@ -163,7 +163,7 @@ async fn a_store_of_a_dying_owner_that_lands_late_is_found() {
     stage.publish("rt.pub.main.a", r#"{"event":"e","data":0}"#).await;
     stage.room("a", 1).await;
     stage.ingest_is_empty().await;
-    // Another writer stores the next event of INGEST (its second message) behind the publisher's back.
+    // A store of a former owner lands late, behind the publisher's back.
     let soon = carillon_bus::history::now() + 1000;
     let headers = Headers::new()
         .with(name::EVENT, "e")
