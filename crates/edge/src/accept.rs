@@ -2,7 +2,7 @@
 //!
 //! Past the bound a connection is still accepted, and told to come back later: a full backlog would leave
 //! clients without an answer. A connection counts until its socket is closed, also after an upgrade, so whoever
-//! takes the socket over keeps its [`Ticket`].
+//! takes the socket over keeps its [`Seat`].
 
 mod answer;
 mod connection;
@@ -61,18 +61,18 @@ pub(crate) struct Stop {
 
 /// A connection's place among those that the edge may have; found in a request's extensions.
 #[derive(Clone)]
-pub(crate) struct Ticket {
+pub(crate) struct Seat {
     tasks: TaskTracker,
     stop: CancellationToken,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-impl Ticket {
+impl Seat {
     /// Runs a task that belongs to the connection until it is done or the edge stops.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let ticket = self.clone();
+        let seat = self.clone();
         self.tasks.spawn(async move {
-            ticket.stop.run_until_cancelled(task).await;
+            seat.stop.run_until_cancelled(task).await;
         });
     }
 }
@@ -104,8 +104,12 @@ where
             let run = async {
                 match place {
                     Ok(place) => {
-                        let ticket = Ticket { tasks: inner, stop: stop.everything, _place: Arc::new(place) };
-                        connection::run(stream, address, &door, service, ticket, stop.accepting).await;
+                        let seat = Seat {
+                            tasks: inner,
+                            stop: stop.everything,
+                            _place: Arc::new(place),
+                        };
+                        connection::run(stream, address, &door, service, seat, stop.accepting).await;
                     }
                     Err(_refusal) => connection::refuse(stream, &door).await,
                 }
@@ -156,7 +160,10 @@ where
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 #[cfg(test)]

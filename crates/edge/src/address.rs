@@ -138,7 +138,10 @@ impl Network {
         let narrower = width(written) - width(address);
         match bits.checked_sub(narrower) {
             Some(bits) => Some(Self { address, bits }),
-            None => Some(Self { address: written, bits }),
+            None => Some(Self {
+                address: written,
+                bits,
+            }),
         }
     }
 
@@ -199,9 +202,22 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_no_network_is_named() {
-        for entry in ["", "proxy", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/+8", "1/2/3"] {
+        for entry in [
+            "",
+            "proxy",
+            "10.0.0",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/-1",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "1/2/3",
+        ] {
             let error = Proxies::parse(&["127.0.0.1", entry]).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("`{entry}` is not")), "{error}");
+            assert!(
+                error.to_string().starts_with(&format!("`{entry}` is not")),
+                "{error}"
+            );
         }
         assert_eq!(proxies(&[" 127.0.0.1 "]), proxies(&["127.0.0.1"]));
     }
@@ -249,14 +265,27 @@ mod tests {
         ]);
         let ours = proxies(&["10.0.0.1"]);
         let peer = ours.resolve(address("10.0.0.1"), false, &told);
-        assert_eq!((peer.secure, peer.host.as_deref()), (true, Some("app.example.com")));
+        assert_eq!(
+            (peer.secure, peer.host.as_deref()),
+            (true, Some("app.example.com"))
+        );
         let peer = ours.resolve(address("10.0.0.2"), false, &told);
-        assert_eq!((peer.secure, peer.host.as_deref()), (false, Some("edge.internal:7000")));
-        let plain = headers(&[("host", "app"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "")]);
+        assert_eq!(
+            (peer.secure, peer.host.as_deref()),
+            (false, Some("edge.internal:7000"))
+        );
+        let plain = headers(&[
+            ("host", "app"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", ""),
+        ]);
         let peer = ours.resolve(address("10.0.0.1"), true, &plain);
         assert_eq!((peer.secure, peer.host.as_deref()), (false, Some("app")));
         assert!(ours.resolve(address("10.0.0.2"), true, &plain).secure);
-        assert_eq!(ours.resolve(address("10.0.0.2"), true, &HeaderMap::new()).host, None);
+        assert_eq!(
+            ours.resolve(address("10.0.0.2"), true, &HeaderMap::new()).host,
+            None
+        );
     }
 
     proptest! {

@@ -6,8 +6,8 @@
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderValue,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap,
+    HeaderValue, ORIGIN, VARY,
 };
 
 use crate::address::Peer;
@@ -25,24 +25,29 @@ pub(crate) enum Verdict {
     Forbidden,
 }
 
-/// The origins of `edge.cors_origin`.
+/// The origins of `edge.cors_origin`; by default there is no list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Origins {
     listed: Vec<Origin>,
-    /// Every origin may connect, although not with another host's cookies.
-    open: bool,
+    /// Only listed origins may connect; else all may, although not with another host's cookies.
+    closed: bool,
 }
 
 impl Origins {
     /// Reads a list of origins; empty entries are left out.
     pub(crate) fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, BadOrigin> {
-        let entries = || entries.iter().map(|entry| entry.as_ref().trim()).filter(|entry| !entry.is_empty());
+        let entries = || {
+            entries
+                .iter()
+                .map(|entry| entry.as_ref().trim())
+                .filter(|entry| !entry.is_empty())
+        };
         let listed = entries()
             .filter(|entry| *entry != "*")
             .map(|entry| Origin::parse(entry).ok_or_else(|| BadOrigin(entry.to_owned())))
             .collect::<Result<Vec<_>, _>>()?;
-        let open = listed.is_empty() || entries().any(|entry| entry == "*");
-        Ok(Self { listed, open })
+        let closed = !listed.is_empty() && entries().all(|entry| entry != "*");
+        Ok(Self { listed, closed })
     }
 
     /// Decides about a WebSocket or SSE request; `by_cookie` if its token came in a cookie.
@@ -51,7 +56,7 @@ impl Origins {
             // Whoever sends no origin is not a browser.
             Claimed::Nothing => Verdict::Allowed,
             Claimed::Origin(origin) if self.listed.contains(&origin) => Verdict::Allowed,
-            _ if !self.open => Verdict::Forbidden,
+            _ if self.closed => Verdict::Forbidden,
             _ if !by_cookie => Verdict::Allowed,
             Claimed::Origin(origin) if origin.is_own(peer) => Verdict::Allowed,
             _ => Verdict::Forbidden,
@@ -60,10 +65,10 @@ impl Origins {
 
     /// Decides about a polling request, whose answer an unlisted page cannot read anyway.
     pub(crate) fn decide_polling(&self, headers: &HeaderMap, by_cookie: bool, peer: &Peer) -> Verdict {
-        if self.open {
-            self.decide(headers, by_cookie, peer)
-        } else {
+        if self.closed {
             Verdict::Allowed
+        } else {
+            self.decide(headers, by_cookie, peer)
         }
     }
 
@@ -75,7 +80,7 @@ impl Origins {
             Claimed::Other => false,
             Claimed::Nothing => return,
         };
-        let Some(origin) = request.get(ORIGIN).filter(|_| listed || self.open) else {
+        let Some(origin) = request.get(ORIGIN).filter(|_| listed || !self.closed) else {
             return;
         };
         response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -92,7 +97,10 @@ impl Origins {
         }
         let asked = request.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
         response.append(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-        response.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET,POST,OPTIONS"));
+        response.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET,POST,OPTIONS"),
+        );
         response.insert(
             ACCESS_CONTROL_ALLOW_HEADERS,
             asked.unwrap_or(HeaderValue::from_static("content-type,authorization")),
@@ -114,7 +122,11 @@ impl Claimed {
         let mut values = headers.get_all(ORIGIN).iter();
         match (values.next(), values.next()) {
             (None, _) => Self::Nothing,
-            (Some(value), None) => value.to_str().ok().and_then(Origin::parse).map_or(Self::Other, Self::Origin),
+            (Some(value), None) => value
+                .to_str()
+                .ok()
+                .and_then(Origin::parse)
+                .map_or(Self::Other, Self::Origin),
             (Some(_), Some(_)) => Self::Other,
         }
     }
@@ -131,11 +143,17 @@ struct Origin {
 impl Origin {
     fn parse(text: &str) -> Option<Self> {
         if text == "null" {
-            return Some(Self { scheme: text.to_owned(), host: String::new(), port: None });
+            return Some(Self {
+                scheme: text.to_owned(),
+                host: String::new(),
+                port: None,
+            });
         }
         let (scheme, authority) = text.split_once("://")?;
         let scheme_is_plain = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         if !scheme_is_plain {
             return None;
         }
@@ -175,7 +193,8 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
         (&authority[..end], &authority[end..])
     } else {
         let end = authority.find(':').unwrap_or(authority.len());
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;=".contains(&byte) || !byte.is_ascii();
+        let plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;=".contains(&byte) || !byte.is_ascii();
         if end == 0 || !authority.bytes().take(end).all(plain) {
             return None;
         }

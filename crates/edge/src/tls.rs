@@ -23,9 +23,17 @@ pub(crate) enum TlsError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not a PEM file with a {expected}", path.display())]
-    Pem { path: PathBuf, expected: &'static str, source: pem::Error },
+    Pem {
+        path: PathBuf,
+        expected: &'static str,
+        source: pem::Error,
+    },
     #[error("the certificate {} cannot be used with the key {}", certificate.display(), key.display())]
-    Pair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    Pair {
+        certificate: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
     #[error("tls cannot be set up")]
     Setup(#[source] rustls::Error),
 }
@@ -42,14 +50,21 @@ impl Tls {
     pub(crate) fn load(files: &config::Tls) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let first = read(files, &provider)?;
-        let certificate = Arc::new(Certificate { current: ArcSwap::from_pointee(first), provider });
+        let certificate = Arc::new(Certificate {
+            current: ArcSwap::from_pointee(first),
+            provider,
+        });
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&certificate.provider))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { files: files.clone(), certificate, server: Arc::new(server) })
+        Ok(Self {
+            files: files.clone(),
+            certificate,
+            server: Arc::new(server),
+        })
     }
 
     /// Returns what accepts connections; it shows new certificates too.
@@ -86,7 +101,10 @@ impl Tls {
         match self.reload() {
             Ok(()) => tracing::info!(certificate = %self.files.certificate.display(), "certificate loaded"),
             // The files are replaced one after the other: the second one brings us here again.
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the old certificate is kept"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the old certificate is kept"
+            ),
         }
     }
 }
@@ -95,10 +113,23 @@ fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, 
     let text = contents(&files.certificate)?;
     let chain = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, _>>()
-        .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
-        .map_err(|source| TlsError::Pem { path: files.certificate.clone(), expected: "certificate", source })?;
-    let key = PrivateKeyDer::from_pem_slice(&contents(&files.key)?)
-        .map_err(|source| TlsError::Pem { path: files.key.clone(), expected: "private key", source })?;
+        .and_then(|chain| {
+            if chain.is_empty() {
+                Err(pem::Error::NoItemsFound)
+            } else {
+                Ok(chain)
+            }
+        })
+        .map_err(|source| TlsError::Pem {
+            path: files.certificate.clone(),
+            expected: "certificate",
+            source,
+        })?;
+    let key = PrivateKeyDer::from_pem_slice(&contents(&files.key)?).map_err(|source| TlsError::Pem {
+        path: files.key.clone(),
+        expected: "private key",
+        source,
+    })?;
     CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -107,7 +138,10 @@ fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, 
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The certificate of the moment.

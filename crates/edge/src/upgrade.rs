@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_protocol::websocket::handshake::{Handshake, HandshakeError, SUBPROTOCOL};
-use hyper::body::Body as _;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
 use hyper::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::accept::{Body, Ticket, empty, error};
+use crate::accept::{Body, Seat, empty, error};
 use crate::socket::Socket;
 
 /// Time in which the client must take the answer to its request.
@@ -38,14 +37,14 @@ pub(crate) enum UpgradeError {
 pub(crate) struct Offer {
     pub(crate) handshake: Handshake,
     upgrade: OnUpgrade,
-    ticket: Ticket,
+    seat: Seat,
 }
 
 /// A connection whose answer is on its way.
 #[must_use = "the connection ends when this is dropped"]
 pub(crate) struct Pending {
     upgrade: OnUpgrade,
-    ticket: Ticket,
+    seat: Seat,
 }
 
 /// A connection that speaks WebSocket from now on.
@@ -54,26 +53,42 @@ pub(crate) struct Upgraded {
     /// What the client sent behind its request.
     pub(crate) leftover: Bytes,
     /// To be kept as long as the socket.
-    pub(crate) ticket: Ticket,
+    pub(crate) seat: Seat,
 }
 
 /// Checks a request; what it is refused with is an answer for the client.
-#[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the response itself, made once a connection"
+)]
 pub(crate) fn offer<B: hyper::body::Body>(request: &mut Request<B>) -> Result<Offer, Response<Body>> {
     if request.method() != Method::GET {
-        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a websocket begins with GET");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        let mut response = error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "a websocket begins with GET",
+        );
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET"));
         return Err(response);
     }
-    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()));
     let handshake = Handshake::read(headers).map_err(refusal)?;
     if request.version() != Version::HTTP_11 || !request.body().is_end_stream() {
         let message = "a websocket begins with an HTTP/1.1 request without a body";
         return Err(error(StatusCode::BAD_REQUEST, "bad_handshake", message));
     }
-    let ticket = request.extensions().get::<Ticket>().cloned();
-    let ticket = ticket.expect("the door gives every request its ticket");
-    Ok(Offer { handshake, upgrade: hyper::upgrade::on(request), ticket })
+    let seat = request.extensions().get::<Seat>().cloned();
+    let seat = seat.expect("the door gives every request its seat");
+    Ok(Offer {
+        handshake,
+        upgrade: hyper::upgrade::on(request),
+        seat,
+    })
 }
 
 fn refusal(reason: HandshakeError) -> Response<Body> {
@@ -107,7 +122,13 @@ impl Offer {
         if let Some(name) = subprotocol.and_then(|name| HeaderValue::from_str(name).ok()) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
         }
-        (response, Pending { upgrade: self.upgrade, ticket: self.ticket })
+        (
+            response,
+            Pending {
+                upgrade: self.upgrade,
+                seat: self.seat,
+            },
+        )
     }
 }
 
@@ -115,12 +136,18 @@ impl Pending {
     /// Waits until the client has been answered, and returns the socket.
     pub(crate) async fn open(self) -> Result<Upgraded, UpgradeError> {
         let upgraded = tokio::time::timeout(SWITCH, self.upgrade).await;
-        let upgraded = upgraded.map_err(|_| UpgradeError::Timeout)?.map_err(UpgradeError::Ended)?;
-        let ticket = self.ticket;
+        let upgraded = upgraded
+            .map_err(|_| UpgradeError::Timeout)?
+            .map_err(UpgradeError::Ended)?;
+        let seat = self.seat;
         let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
                 let socket = Socket::Tcp(parts.io.into_inner());
-                return Ok(Upgraded { socket, leftover: parts.read_buf, ticket });
+                return Ok(Upgraded {
+                    socket,
+                    leftover: parts.read_buf,
+                    seat,
+                });
             }
             Err(upgraded) => upgraded,
         };
@@ -128,8 +155,12 @@ impl Pending {
             return Err(UpgradeError::Foreign);
         };
         let (ours, theirs) = UnixStream::pair().map_err(UpgradeError::Pair)?;
-        ticket.spawn(bridge::run(parts.io.into_inner(), theirs));
-        Ok(Upgraded { socket: Socket::Pair(ours), leftover: parts.read_buf, ticket })
+        seat.spawn(bridge::run(parts.io.into_inner(), theirs));
+        Ok(Upgraded {
+            socket: Socket::Pair(ours),
+            leftover: parts.read_buf,
+            seat,
+        })
     }
 }
 

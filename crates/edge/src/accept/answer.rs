@@ -50,7 +50,9 @@ pub(crate) fn empty() -> Body {
 
 /// A body in one piece, with its length told.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 /// A body that goes on until the stream ends, or breaks the transport.
@@ -63,7 +65,9 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> 
     let body = serde_json::to_vec(body).expect("only structures with text keys are answered");
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -75,7 +79,9 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response<B
 /// 503 with the seconds after which another attempt makes sense.
 pub(crate) fn unavailable(code: &str, message: &str, retry_after: u32) -> Response<Body> {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, code, message);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(retry_after));
     response
 }
 
@@ -110,8 +116,14 @@ mod tests {
         assert_eq!(read(full("123456"), 5, time).await, Err(ReadError::TooLarge));
         let pieces = || stream::iter([Ok(Bytes::from("123")), Ok(Bytes::from("456"))]);
         assert_eq!(read(super::stream(pieces()), 6, time).await.unwrap(), "123456");
-        assert_eq!(read(super::stream(pieces()), 5, time).await, Err(ReadError::TooLarge));
-        assert_eq!(read(super::stream(stream::pending()), 5, time).await, Err(ReadError::Timeout));
+        assert_eq!(
+            read(super::stream(pieces()), 5, time).await,
+            Err(ReadError::TooLarge)
+        );
+        assert_eq!(
+            read(super::stream(stream::pending()), 5, time).await,
+            Err(ReadError::Timeout)
+        );
         let broken = stream::iter([Ok(Bytes::from("1")), Err(Broken)]);
         assert_eq!(read(super::stream(broken), 5, time).await, Err(ReadError::Broken));
     }

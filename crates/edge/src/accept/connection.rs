@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, Door, Ticket, unavailable};
+use super::{Body, Door, Seat, unavailable};
 use crate::address::Peer;
 
 /// Bytes of a request's head, and of a response that hyper holds.
@@ -39,7 +39,7 @@ pub(super) async fn run<S, F>(
     address: SocketAddr,
     door: &Door,
     service: S,
-    ticket: Ticket,
+    seat: Seat,
     closing: CancellationToken,
 ) where
     S: Fn(Request<Incoming>, Peer) -> F,
@@ -49,7 +49,7 @@ pub(super) async fn run<S, F>(
     let tls = door.tls.is_some();
     let answer = |mut request: Request<Incoming>| {
         let peer = door.proxies.resolve(address.ip(), tls, request.headers());
-        request.extensions_mut().insert(ticket.clone());
+        request.extensions_mut().insert(seat.clone());
         let response = service(request, peer);
         async move { Ok::<_, Infallible>(response.await) }
     };
@@ -68,8 +68,14 @@ pub(super) async fn refuse(stream: TcpStream, door: &Door) {
     prepare(&stream);
     let answer = |_request| {
         let retry_after = fastrand::u32(1..=5);
-        let mut response = unavailable("overloaded", "this edge has as many connections as it may", retry_after);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let mut response = unavailable(
+            "overloaded",
+            "this edge has as many connections as it may",
+            retry_after,
+        );
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
         ready(Ok::<_, Infallible>(response))
     };
     let open = CancellationToken::new();

@@ -37,7 +37,11 @@ impl Rate {
         Self {
             limit,
             start: Instant::now(),
-            window: Mutex::new(Window { newest: 0, allowed: [0; PARTS + 1], refused: [0; PARTS + 1] }),
+            window: Mutex::new(Window {
+                newest: 0,
+                allowed: [0; PARTS + 1],
+                refused: [0; PARTS + 1],
+            }),
         }
     }
 
@@ -54,7 +58,10 @@ impl Rate {
             return Ok(());
         }
         window.refused[slot] = window.refused[slot].saturating_add(1);
-        let refused = window.refused.iter().fold(0_u32, |sum, part| sum.saturating_add(*part));
+        let refused = window
+            .refused
+            .iter()
+            .fold(0_u32, |sum, part| sum.saturating_add(*part));
         drop(window);
         // As many seconds as those who were refused need to come in.
         let spread = (refused / self.limit).clamp(1, LONGEST - 1);
@@ -96,7 +103,10 @@ mod tests {
             tokio::time::advance(Duration::from_millis(u64::from(step * 31 % 97))).await;
         }
         for (index, first) in allowed.iter().enumerate() {
-            let within = allowed[index..].iter().take_while(|at| **at - *first < Duration::from_secs(1)).count();
+            let within = allowed[index..]
+                .iter()
+                .take_while(|at| **at - *first < Duration::from_secs(1))
+                .count();
             assert!(within <= 50, "{within} in a second");
         }
         assert!(allowed.len() > 3000, "the limit is used: {}", allowed.len());

@@ -25,7 +25,10 @@ pub(crate) struct Slot {
 impl Slots {
     /// Limits for an address and for a user; 0 is without limit.
     pub(crate) fn new(per_address: usize, per_user: usize) -> Self {
-        Self { addresses: Counts::new(per_address), users: Counts::new(per_user) }
+        Self {
+            addresses: Counts::new(per_address),
+            users: Counts::new(per_user),
+        }
     }
 
     /// Takes a place for a client of an address, `None` if it has too many.
@@ -49,9 +52,13 @@ fn take<K: Eq + Hash + Clone + Send + Sync + 'static>(
     counts: Option<&Arc<Counts<K>>>,
     key: impl FnOnce() -> K,
 ) -> Option<Slot> {
-    let Some(counts) = counts else { return Some(Slot { _place: None }) };
+    let Some(counts) = counts else {
+        return Some(Slot { _place: None });
+    };
     let place = counts.take(key())?;
-    Some(Slot { _place: Some(Box::new(place)) })
+    Some(Slot {
+        _place: Some(Box::new(place)),
+    })
 }
 
 struct Counts<K> {
@@ -64,7 +71,11 @@ struct Counts<K> {
 impl<K: Eq + Hash + Clone> Counts<K> {
     fn new(limit: usize) -> Option<Arc<Self>> {
         (limit > 0).then(|| {
-            Arc::new(Self { limit, hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) })
+            Arc::new(Self {
+                limit,
+                hasher: RandomState::new(),
+                shards: std::array::from_fn(|_| Mutex::default()),
+            })
         })
     }
 
@@ -82,7 +93,10 @@ impl<K: Eq + Hash + Clone> Counts<K> {
             }
         }
         drop(shard);
-        Some(Place { counts: Arc::clone(self), key })
+        Some(Place {
+            counts: Arc::clone(self),
+            key,
+        })
     }
 }
 
@@ -124,7 +138,10 @@ mod tests {
         assert!(slots.user("42").is_some());
         drop(second);
         let counts = slots.addresses.unwrap();
-        assert!(counts.shards.iter().all(|shard| shard.lock().is_empty()), "nothing is remembered");
+        assert!(
+            counts.shards.iter().all(|shard| shard.lock().is_empty()),
+            "nothing is remembered"
+        );
     }
 
     #[test]
@@ -138,7 +155,12 @@ mod tests {
     #[test]
     fn zero_is_without_limit() {
         let slots = Slots::new(0, 0);
-        let held: Vec<_> = (0..1000).map(|_| (slots.address([127, 0, 0, 1].into()), slots.user("a"))).collect();
-        assert!(held.iter().all(|(address, user)| address.is_some() && user.is_some()));
+        let held: Vec<_> = (0..1000)
+            .map(|_| (slots.address([127, 0, 0, 1].into()), slots.user("a")))
+            .collect();
+        assert!(
+            held.iter()
+                .all(|(address, user)| address.is_some() && user.is_some())
+        );
     }
 }

@@ -56,14 +56,19 @@ pub(crate) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
             text.push(char::from(byte[0]));
         }
     };
-    tokio::time::timeout(LIMIT, read).await.expect("a response in time");
+    tokio::time::timeout(LIMIT, read)
+        .await
+        .expect("a response in time");
     text
 }
 
 async fn told(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = head(stream).await;
-    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next()?.parse().ok());
+    let length = text
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.split('\r').next()?.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).await.unwrap();
     text.push_str(std::str::from_utf8(&body).unwrap());
@@ -74,7 +79,9 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let read = stream.read_to_end(&mut rest);
     // A reset is an end as well.
-    let _ = tokio::time::timeout(LIMIT, read).await.expect("the connection ends in time");
+    let _ = tokio::time::timeout(LIMIT, read)
+        .await
+        .expect("the connection ends in time");
     rest
 }
 
@@ -87,13 +94,17 @@ async fn each_request_has_the_address_that_a_trusted_proxy_tells() {
     let edge = Edge::open(door(), address);
     let mut stream = edge.connect().await;
     assert!(told(&mut stream, GET).await.ends_with("127.0.0.1 false"));
-    let forwarded = "GET / HTTP/1.1\r\nhost: e\r\nx-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: https\r\n\r\n";
+    let forwarded =
+        "GET / HTTP/1.1\r\nhost: e\r\nx-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: https\r\n\r\n";
     assert!(told(&mut stream, forwarded).await.ends_with("192.0.2.7 true"));
 }
 
 #[tokio::test]
 async fn a_slow_or_large_or_broken_head_ends_only_its_own_connection() {
-    let door = Door { handshake_timeout: Duration::from_millis(200), ..door() };
+    let door = Door {
+        handshake_timeout: Duration::from_millis(200),
+        ..door()
+    };
     let edge = Edge::open(door, address);
     let mut silent = edge.connect().await;
     let mut slow = edge.connect().await;
@@ -102,25 +113,47 @@ async fn a_slow_or_large_or_broken_head_ends_only_its_own_connection() {
     assert!(rest(&mut slow).await.is_empty());
 
     let mut large = edge.connect().await;
-    let _ = large.write_all(format!("GET / HTTP/1.1\r\ncookie: {}\r\n\r\n", "x".repeat(100_000)).as_bytes()).await;
+    let _ = large
+        .write_all(format!("GET / HTTP/1.1\r\ncookie: {}\r\n\r\n", "x".repeat(100_000)).as_bytes())
+        .await;
     let answer = rest(&mut large).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 
     let mut many = edge.connect().await;
-    let _ = many.write_all(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)).as_bytes()).await;
+    let _ = many
+        .write_all(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)).as_bytes())
+        .await;
     let answer = rest(&mut many).await;
-    assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 
     let mut broken = edge.connect().await;
     broken.write_all(b"\x16\x03\x01 not http\r\n\r\n").await.unwrap();
     assert!(rest(&mut broken).await.starts_with(b"HTTP/1.1 400"));
 
-    assert!(told(&mut edge.connect().await, GET).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        told(&mut edge.connect().await, GET)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test]
 async fn past_the_bound_connections_are_told_to_come_back() {
-    let edge = Edge::open(Door { max_connections: 2, ..door() }, address);
+    let edge = Edge::open(
+        Door {
+            max_connections: 2,
+            ..door()
+        },
+        address,
+    );
     let mut held = [edge.connect().await, edge.connect().await];
     for stream in &mut held {
         assert!(told(stream, GET).await.starts_with("HTTP/1.1 200"));
@@ -129,28 +162,49 @@ async fn past_the_bound_connections_are_told_to_come_back() {
         let mut refused = edge.connect().await;
         let answer = told(&mut refused, GET).await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("\r\nretry-after: ") && answer.contains(r#""code":"overloaded""#), "{answer}");
+        assert!(
+            answer.contains("\r\nretry-after: ") && answer.contains(r#""code":"overloaded""#),
+            "{answer}"
+        );
         assert!(rest(&mut refused).await.is_empty());
     }
     drop(held);
-    until_true("a free place", LIMIT, async || told(&mut edge.connect().await, GET).await.contains("200 OK")).await;
+    until_true("a free place", LIMIT, async || {
+        told(&mut edge.connect().await, GET).await.contains("200 OK")
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_ticket_holds_its_place_after_the_connection() {
-    let (tickets, mut taken) = tokio::sync::mpsc::unbounded_channel();
-    let edge = Edge::open(Door { max_connections: 1, ..door() }, move |request: Request<Incoming>, _| {
-        tickets.send(request.extensions().get::<Ticket>().unwrap().clone()).unwrap();
-        ready(Response::new(empty()))
-    });
+async fn a_seat_holds_its_place_after_the_connection() {
+    let (seats, mut taken) = tokio::sync::mpsc::unbounded_channel();
+    let edge = Edge::open(
+        Door {
+            max_connections: 1,
+            ..door()
+        },
+        move |request: Request<Incoming>, _| {
+            seats
+                .send(request.extensions().get::<Seat>().unwrap().clone())
+                .unwrap();
+            ready(Response::new(empty()))
+        },
+    );
     let mut first = edge.connect().await;
     told(&mut first, GET).await;
-    let ticket = taken.recv().await.unwrap();
+    let seat = taken.recv().await.unwrap();
     first.shutdown().await.unwrap();
     assert!(rest(&mut first).await.is_empty());
-    assert!(told(&mut edge.connect().await, GET).await.starts_with("HTTP/1.1 503"));
-    drop(ticket);
-    until_true("a free place", LIMIT, async || told(&mut edge.connect().await, GET).await.contains("200 OK")).await;
+    assert!(
+        told(&mut edge.connect().await, GET)
+            .await
+            .starts_with("HTTP/1.1 503")
+    );
+    drop(seat);
+    until_true("a free place", LIMIT, async || {
+        told(&mut edge.connect().await, GET).await.contains("200 OK")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -170,11 +224,17 @@ async fn a_stop_lets_running_requests_end_and_takes_no_more() {
     stream.write_all(GET.as_bytes()).await.unwrap();
     begun.acquire().await.unwrap().forget();
     edge.stop.accepting.cancel();
-    until_true("a closed listener", LIMIT, async || TcpStream::connect(edge.address).await.is_err()).await;
+    until_true("a closed listener", LIMIT, async || {
+        TcpStream::connect(edge.address).await.is_err()
+    })
+    .await;
     assert!(!edge.task.is_finished());
     go.send(true).unwrap();
     let answer = String::from_utf8(rest(&mut stream).await).unwrap();
-    assert!(answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+    assert!(
+        answer.contains("connection: close") && answer.ends_with("done"),
+        "{answer}"
+    );
     tokio::time::timeout(LIMIT, edge.task).await.unwrap().unwrap();
 }
 

@@ -15,12 +15,21 @@ fn headers(origin: Option<&str>) -> HeaderMap {
 }
 
 fn peer(host: &str, secure: bool) -> Peer {
-    Peer { address: [127, 0, 0, 1].into(), secure, host: Some(host.to_owned()) }
+    Peer {
+        address: [127, 0, 0, 1].into(),
+        secure,
+        host: Some(host.to_owned()),
+    }
 }
 
 #[test]
 fn a_list_decides_for_websocket_and_sse() {
-    let list = origins(&["https://app.example.com", "HTTP://LocalHost:3000", "https://b.example:443", "null"]);
+    let list = origins(&[
+        "https://app.example.com",
+        "HTTP://LocalHost:3000",
+        "https://b.example:443",
+        "null",
+    ]);
     for (origin, allowed) in [
         (None, true),
         (Some("https://app.example.com"), true),
@@ -71,17 +80,39 @@ fn without_a_list_a_cookie_counts_from_its_own_host_only() {
             (Some("http://edge.example"), "edge.example", true, false),
             (Some("https://evil.example"), "edge.example", true, false),
             (Some("https://sub.edge.example"), "edge.example", true, false),
-            (Some("http://edge.example:7001"), "edge.example:7000", false, false),
+            (
+                Some("http://edge.example:7001"),
+                "edge.example:7000",
+                false,
+                false,
+            ),
             (Some("http://edge.example"), "edge.example:7000", false, false),
-            (Some("chrome-extension://edge.example"), "edge.example", false, false),
+            (
+                Some("chrome-extension://edge.example"),
+                "edge.example",
+                false,
+                false,
+            ),
             (Some("null"), "edge.example", true, false),
             (Some("https://edge.example"), "", true, false),
         ] {
             let expected = if own { Verdict::Allowed } else { Verdict::Forbidden };
             let peer = peer(host, secure);
-            assert_eq!(open.decide(&headers(origin), true, &peer), expected, "{origin:?} at {host}");
-            assert_eq!(open.decide_polling(&headers(origin), true, &peer), expected, "{origin:?} at {host}");
-            assert_eq!(open.decide(&headers(origin), false, &peer), Verdict::Allowed, "{origin:?} at {host}");
+            assert_eq!(
+                open.decide(&headers(origin), true, &peer),
+                expected,
+                "{origin:?} at {host}"
+            );
+            assert_eq!(
+                open.decide_polling(&headers(origin), true, &peer),
+                expected,
+                "{origin:?} at {host}"
+            );
+            assert_eq!(
+                open.decide(&headers(origin), false, &peer),
+                Verdict::Allowed,
+                "{origin:?} at {host}"
+            );
         }
     }
 }
@@ -90,8 +121,14 @@ fn without_a_list_a_cookie_counts_from_its_own_host_only() {
 fn a_listed_origin_brings_cookies_also_beside_the_star() {
     let origins = origins(&["*", "https://app.example.com"]);
     let edge = peer("edge.example", true);
-    assert_eq!(origins.decide(&headers(Some("https://app.example.com")), true, &edge), Verdict::Allowed);
-    assert_eq!(origins.decide(&headers(Some("https://evil.example")), true, &edge), Verdict::Forbidden);
+    assert_eq!(
+        origins.decide(&headers(Some("https://app.example.com")), true, &edge),
+        Verdict::Allowed
+    );
+    assert_eq!(
+        origins.decide(&headers(Some("https://evil.example")), true, &edge),
+        Verdict::Forbidden
+    );
 }
 
 #[test]
@@ -121,8 +158,14 @@ fn a_preflight_is_answered_for_allowed_pages() {
     let mut response = HeaderMap::new();
     list.allow_preflight(&request, &mut response);
     assert_eq!(response[ACCESS_CONTROL_ALLOW_METHODS], "GET,POST,OPTIONS");
-    assert_eq!(response[ACCESS_CONTROL_ALLOW_HEADERS], "content-type,authorization");
-    request.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-custom"));
+    assert_eq!(
+        response[ACCESS_CONTROL_ALLOW_HEADERS],
+        "content-type,authorization"
+    );
+    request.insert(
+        ACCESS_CONTROL_REQUEST_HEADERS,
+        HeaderValue::from_static("x-custom"),
+    );
     list.allow_preflight(&request, &mut response);
     assert_eq!(response[ACCESS_CONTROL_ALLOW_HEADERS], "x-custom");
     let mut refused = HeaderMap::new();
@@ -132,7 +175,18 @@ fn a_preflight_is_answered_for_allowed_pages() {
 
 #[test]
 fn an_entry_that_is_no_origin_is_named() {
-    for entry in ["app.example.com", "https://", "https://a.example/", "https://a b", "https://*.example.com", "://a", "https://a:x", "https://a:70000", "https://[::1", "https://[x]"] {
+    for entry in [
+        "app.example.com",
+        "https://",
+        "https://a.example/",
+        "https://a b",
+        "https://*.example.com",
+        "://a",
+        "https://a:x",
+        "https://a:70000",
+        "https://[::1",
+        "https://[x]",
+    ] {
         let error = Origins::parse(&["https://a.example", entry]).unwrap_err();
         assert!(error.to_string().contains(&format!("`{entry}`")), "{error}");
     }

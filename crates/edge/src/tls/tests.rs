@@ -8,8 +8,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::*;
 
-pub(crate) const FIRST: (&str, &str) = (include_str!("fixtures/first.pem"), include_str!("fixtures/first.key"));
-pub(crate) const SECOND: (&str, &str) = (include_str!("fixtures/second.pem"), include_str!("fixtures/second.key"));
+pub(crate) const FIRST: (&str, &str) = (
+    include_str!("fixtures/first.pem"),
+    include_str!("fixtures/first.key"),
+);
+pub(crate) const SECOND: (&str, &str) = (
+    include_str!("fixtures/second.pem"),
+    include_str!("fixtures/second.key"),
+);
 
 /// A folder with a certificate and its key, removed on drop.
 pub(crate) struct Files {
@@ -19,7 +25,9 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn new((certificate, key): (&str, &str)) -> Self {
         let name = format!("carillon-edge-tls-{}-{}", std::process::id(), fastrand::u64(..));
-        let files = Self { folder: std::env::temp_dir().join(name) };
+        let files = Self {
+            folder: std::env::temp_dir().join(name),
+        };
         std::fs::create_dir(&files.folder).unwrap();
         files.write((certificate, key));
         files
@@ -31,7 +39,10 @@ impl Files {
     }
 
     pub(crate) fn config(&self) -> config::Tls {
-        config::Tls { certificate: self.folder.join("tls.crt"), key: self.folder.join("tls.key") }
+        config::Tls {
+            certificate: self.folder.join("tls.crt"),
+            key: self.folder.join("tls.key"),
+        }
     }
 }
 
@@ -44,7 +55,9 @@ impl Drop for Files {
 /// Connects as a client that trusts one certificate only.
 pub(crate) async fn connect(stream: TcpStream, trusted: &str) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap())
+        .unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -82,7 +95,10 @@ async fn a_replaced_certificate_is_shown_to_the_next_client() {
     let replaced = async {
         files.write(SECOND);
         let limit = Duration::from_secs(20);
-        carillon_testkit::wait::until_true("the second certificate", limit, async || shows(&tls, SECOND.0).await).await;
+        carillon_testkit::wait::until_true("the second certificate", limit, async || {
+            shows(&tls, SECOND.0).await
+        })
+        .await;
         // A broken file leaves it in place.
         std::fs::write(files.config().certificate, "nothing").unwrap();
         assert!(tls.reload().is_err());
@@ -101,9 +117,21 @@ fn each_unusable_file_is_named() {
     };
     let ends = |error: String, part: &str| assert!(error.contains(part), "{error}");
     ends(load("", FIRST.1), "tls.crt is not a PEM file with a certificate");
-    ends(load(FIRST.1, FIRST.1), "tls.crt is not a PEM file with a certificate");
-    ends(load(FIRST.0, "nothing"), "tls.key is not a PEM file with a private key");
+    ends(
+        load(FIRST.1, FIRST.1),
+        "tls.crt is not a PEM file with a certificate",
+    );
+    ends(
+        load(FIRST.0, "nothing"),
+        "tls.key is not a PEM file with a private key",
+    );
     ends(load(FIRST.0, SECOND.1), "cannot be used with the key");
-    let missing = config::Tls { certificate: "/nonexistent/a.pem".into(), key: "/nonexistent/a.key".into() };
-    assert_eq!(Tls::load(&missing).err().unwrap().to_string(), "cannot read /nonexistent/a.pem");
+    let missing = config::Tls {
+        certificate: "/nonexistent/a.pem".into(),
+        key: "/nonexistent/a.key".into(),
+    };
+    assert_eq!(
+        Tls::load(&missing).err().unwrap().to_string(),
+        "cannot read /nonexistent/a.pem"
+    );
 }

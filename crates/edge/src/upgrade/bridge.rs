@@ -39,7 +39,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut tls: S, mut pair:
         }
         match outwards.poll(context, &mut pair, &mut tls) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(Broken::Reader(error) | Broken::Writer(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(Broken::Reader(error) | Broken::Writer(error))) => {
+                return Poll::Ready(Err(error));
+            }
             Poll::Pending => {}
         }
         if !outwards.is_blocked() {
@@ -49,7 +51,10 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut tls: S, mut pair:
         if waits_since.replace(outwards.moved) != Some(outwards.moved) {
             stall.as_mut().reset(Instant::now() + STALL);
         }
-        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        stall
+            .as_mut()
+            .poll(context)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     });
     match copied.await {
         Ok(()) => {
@@ -66,7 +71,9 @@ async fn discard<S: AsyncRead + Unpin>(tls: &mut S) {
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let mut buffer = ReadBuf::new(scratch);
-                if ready!(Pin::new(&mut *tls).poll_read(context, &mut buffer)).is_err() || buffer.filled().is_empty() {
+                if ready!(Pin::new(&mut *tls).poll_read(context, &mut buffer)).is_err()
+                    || buffer.filled().is_empty()
+                {
                     return Poll::Ready(());
                 }
             }
@@ -97,7 +104,12 @@ struct Copy {
 
 impl Copy {
     /// Ready when everything up to the reader's end has been handed on.
-    fn poll<R, W>(&mut self, context: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<(), Broken>>
+    fn poll<R, W>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Broken>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -170,11 +182,18 @@ impl Copy {
 
 /// A pair that is dropped over unread bytes, and a client that ends TLS without saying so, have ended too.
 fn is_end(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn not_zero(written: usize) -> io::Result<usize> {
-    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+    if written == 0 {
+        Err(io::ErrorKind::WriteZero.into())
+    } else {
+        Ok(written)
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +211,9 @@ mod tests {
     #[tokio::test]
     async fn bytes_arrive_in_order_in_both_directions_under_back_pressure() {
         let (mut client, edge, task) = bridged(1000);
-        let sent: Vec<u8> = (0..3_000_000_u32).map(|number| (number * 31 % 251) as u8).collect();
+        let sent: Vec<u8> = (0..3_000_000_u32)
+            .map(|number| (number * 31 % 251) as u8)
+            .collect();
         let (mut from_edge, mut to_edge) = edge.into_split();
         let echo = tokio::spawn(async move {
             tokio::io::copy(&mut from_edge, &mut to_edge).await.unwrap();
