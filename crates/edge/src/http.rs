@@ -138,7 +138,7 @@ impl Front {
             let closing = serve_engine_socket(&hub, &client, &socket, upgraded.leftover, &conversation).await;
             conversation.end(&closing.reason).await;
             metrics::closed(Transport::Websocket, closing.code);
-            drop((slot, upgraded.ticket));
+            drop((slot, upgraded.seat));
         });
         response
     }
@@ -178,7 +178,7 @@ impl Front {
             metrics::opened(Transport::Ws);
             let code = serve_plain(&hub, &client, &socket, upgraded.leftover, user, since).await;
             metrics::closed(Transport::Ws, code);
-            drop((slot, place, upgraded.ticket));
+            drop((slot, place, upgraded.seat));
         });
         response
     }

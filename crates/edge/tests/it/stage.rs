@@ -1,0 +1,173 @@
+//! What every test here starts from: a nats-server, edges in process, and clients.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use carillon_auth::Verifier;
+use carillon_bus::{Bus, Layout, Streams, streams};
+use carillon_edge::{Config, Server, Shared};
+use carillon_protocol::event::{Event, Payload};
+use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::names::{Namespace, Room};
+use carillon_service::readiness::Readiness;
+use carillon_service::settings;
+use carillon_testkit::clients::{Driver, SioClient, SioOptions, WsClient, WsOptions};
+use carillon_testkit::{nats, tokens};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a state may take to come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A nats-server with what edges need, and a Node process for clients.
+pub struct Stage {
+    pub nats: nats::Server,
+    pub bus: Bus,
+    pub streams: Streams,
+    pub driver: Driver,
+    pub plan: Plan,
+}
+
+/// The settings of the edges of a stage.
+#[derive(Clone)]
+pub struct Plan {
+    pub edge: Config,
+    pub session: settings::Session,
+    pub history: settings::History,
+    pub namespaces: settings::Namespaces,
+    pub auth: carillon_auth::Config,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let mut edge = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
+        edge.drain_delay = Duration::ZERO;
+        edge.drain = Duration::from_secs(4);
+        let auth = carillon_auth::Config { secret: Some(tokens::DEV_SECRET.into()), ..carillon_auth::Config::default() };
+        Self {
+            edge,
+            session: settings::Session::default(),
+            history: settings::History::default(),
+            namespaces: [("/".to_owned(), settings::Namespace::open())].into(),
+            auth,
+        }
+    }
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        Self::with(Plan::default()).await
+    }
+
+    pub async fn with(plan: Plan) -> Self {
+        let nats = nats::Server::start().await;
+        let settings = settings::Nats { url: nats.url(), ..settings::Nats::default() };
+        let bus = Bus::connect(&settings, "stage").await.unwrap();
+        let streams = streams::ensure(&bus, &plan.layout()).await.unwrap();
+        let driver = Driver::start().await;
+        Self { nats, bus, streams, driver, plan }
+    }
+
+    /// Starts an edge and waits until it is ready.
+    pub async fn edge(&self) -> Edge {
+        let nats = settings::Nats { url: self.nats.url(), ..settings::Nats::default() };
+        let bus = Bus::connect(&nats, "edge").await.unwrap();
+        let shared = Shared {
+            edge: self.plan.edge.clone(),
+            session: self.plan.session.clone(),
+            history: self.plan.history.clone(),
+            verifier: Verifier::new(&self.plan.auth).unwrap(),
+            auth: self.plan.auth.clone(),
+            namespaces: self.plan.namespaces.clone(),
+            nats,
+            bus,
+            streams: self.streams.clone(),
+        };
+        let readiness = Readiness::new();
+        let server = Server::bind(shared, readiness.clone()).await.unwrap();
+        let address = server.local_addr();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone()));
+        carillon_testkit::wait::until_true("the edge is ready", PATIENCE, async || {
+            readiness.is_ready() && tokio::net::TcpStream::connect(address).await.is_ok()
+        })
+        .await;
+        Edge { address, readiness, stop, task }
+    }
+
+    /// Stores an event for a room, as a publisher does, and returns its sequence.
+    pub async fn publish(&self, room: &str, event: &str, data: Value) -> u64 {
+        self.store(room, event, data, Headers::new()).await
+    }
+
+    pub async fn store(&self, room: &str, event: &str, data: Value, more: Headers) -> u64 {
+        let room = Room::new(room).unwrap();
+        let payload = Payload::One(data.to_string().into());
+        let time = carillon_bus::history::now();
+        let event = Event { name: event.to_owned(), payload, id: None, except: None, time };
+        let mut headers = event.headers();
+        for (name, value) in more.iter() {
+            headers.push(name, value);
+        }
+        let subject = self.bus.subjects().event(&Namespace::main(), &room);
+        self.bus.store(&subject, &headers, event.payload.json().clone()).await.unwrap().sequence
+    }
+
+    /// Sends an ephemeral event to whoever is in the room now.
+    pub async fn signal(&self, room: &str, event: &str, data: Value) {
+        let room = Room::new(room).unwrap();
+        let payload = Payload::One(data.to_string().into());
+        let event = Event { name: event.to_owned(), payload, id: None, except: None, time: 1 };
+        let subject = self.bus.subjects().delivery(&Namespace::main(), &room);
+        self.bus.publish(&subject, &event.headers(), event.payload.json().clone()).await.unwrap();
+    }
+
+    /// Connects a stock Socket.IO client over WebSocket and waits until it is in.
+    pub async fn sio(&self, edge: &Edge, user: &str) -> SioClient {
+        let client = self.driver.sio(&edge.url(), SioOptions::websocket(tokens::dev(user)));
+        client.connected().await;
+        client
+    }
+
+    /// Connects a plain WebSocket client and waits for its welcome.
+    pub async fn ws(&self, edge: &Edge, user: &str) -> (WsClient, Value) {
+        let url = format!("ws://{}/ws?token={}", edge.address, tokens::dev(user));
+        let client = self.driver.ws(&url, WsOptions::new());
+        let welcome = client.next_of_type("welcome").await;
+        (client, welcome)
+    }
+}
+
+impl Plan {
+    fn layout(&self) -> Layout {
+        let namespaces = self.namespaces.iter();
+        let namespaces = namespaces.map(|(name, settings)| (Namespace::new(name).unwrap(), settings.stream.clone()));
+        Layout { history: self.history.clone(), namespaces: namespaces.collect(), partitions: 4 }
+    }
+}
+
+/// A running edge.
+pub struct Edge {
+    pub address: SocketAddr,
+    pub readiness: Readiness,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Edge {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Lets it drain, and waits for its end.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+/// Headers of one copy of an event for a list of rooms.
+pub fn copy_of_list(index: u64, count: u64) -> Headers {
+    Headers::new().with(name::SET, format!("list;{index};{count}"))
+}
