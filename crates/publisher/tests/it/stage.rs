@@ -43,11 +43,12 @@ impl Default for Options {
     }
 }
 
-/// A server with a client of the test's own.
-pub(crate) struct Stage {
-    pub(crate) nats: nats::Server,
+/// A server, or a cluster, with a client of the test's own.
+pub(crate) struct Stage<N = nats::Server> {
+    pub(crate) nats: N,
     pub(crate) bus: Bus,
     pub(crate) options: Options,
+    settings: settings::Nats,
 }
 
 /// A publisher in a runtime of its own, as if it were a process.
@@ -69,10 +70,40 @@ impl Stage {
     }
 
     pub(crate) async fn on(nats: nats::Server, options: Options) -> Self {
-        let bus = Bus::connect(&nats_settings(&nats), "test").await.unwrap();
-        Self { nats, bus, options }
+        let settings = settings::Nats {
+            url: nats.url(),
+            ..settings::Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        Self {
+            nats,
+            bus,
+            options,
+            settings,
+        }
     }
+}
 
+impl Stage<nats::Cluster> {
+    /// Three servers, and three copies of every stream.
+    pub(crate) async fn cluster(options: Options) -> Self {
+        let nats = nats::Cluster::three().await;
+        let settings = settings::Nats {
+            url: nats.url(),
+            replicas: 3,
+            ..settings::Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        Self {
+            nats,
+            bus,
+            options,
+            settings,
+        }
+    }
+}
+
+impl<N> Stage<N> {
     /// Starts a publisher and waits until it listens.
     pub(crate) async fn publisher(&self) -> Publisher {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,7 +111,7 @@ impl Stage {
             .enable_all()
             .build()
             .unwrap();
-        let (options, nats) = (self.options.clone(), nats_settings(&self.nats));
+        let (options, nats) = (self.options.clone(), self.settings.clone());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let (bound, addresses) = tokio::sync::oneshot::channel();
@@ -143,21 +174,12 @@ impl Stage {
 
     /// Waits until nothing waits in INGEST.
     pub(crate) async fn ingest_is_empty(&self) {
-        let monitor = format!("http://{}/jsz?streams=true", self.nats.monitor());
-        let client = http::client();
+        let all = ["rt.ingest.>".to_owned(), "rt.pub.>".to_owned()];
         wait::until_true("an empty INGEST", LIMIT, async || {
-            let Ok(response) = client.get(&monitor).send().await else {
-                return false;
-            };
-            let Ok(report) = response.json::<Value>().await else {
-                return false;
-            };
-            let streams = report["account_details"][0]["stream_detail"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let ingest = streams.iter().find(|stream| stream["name"] == "RT_INGEST");
-            ingest.is_some_and(|ingest| ingest["state"]["messages"] == 0)
+            self.bus
+                .last("RT_INGEST", &all, 0)
+                .await
+                .is_ok_and(|waiting| waiting.is_empty())
         })
         .await;
     }
@@ -201,7 +223,7 @@ impl Publisher {
     }
 
     /// Waits until this publisher owns every partition.
-    pub(crate) async fn owns_all(&self, stage: &Stage) {
+    pub(crate) async fn owns_all<N>(&self, stage: &Stage<N>) {
         for partition in 0..stage.options.partitions {
             let subject = format!("rt.lease.publisher.{partition}");
             wait::until_true("an owner of the partition", LIMIT, async || {
@@ -222,13 +244,6 @@ impl Drop for Publisher {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-fn nats_settings(nats: &nats::Server) -> settings::Nats {
-    settings::Nats {
-        url: nats.url(),
-        ..settings::Nats::default()
     }
 }
 
