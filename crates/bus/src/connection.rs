@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// Oldest server with everything that is used: atomic batches, schedules, per-message TTL.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 
+/// How long the event of a new connection may take.
+const EVENT: Duration = Duration::from_secs(5);
+
 /// A connection to NATS; cheap to clone.
 #[derive(Clone)]
 pub struct Bus {
@@ -134,6 +137,8 @@ impl Bus {
         if version(&found).is_none_or(|version| version < OLDEST_SERVER) {
             return Err(ConnectError::TooOld { found });
         }
+        // The event of the connection may come after the connection, and requests ask for it.
+        let _ = tokio::time::timeout(EVENT, state.clone().wait_for(|state| state.connected)).await;
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(5))
             .ack_timeout(Duration::from_secs(5))
