@@ -5,7 +5,6 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -97,20 +96,15 @@ impl Config {
         }
     }
 
-    /// Returns the namespaces by their checked names.
-    pub(crate) fn checked_namespaces(&self) -> BTreeMap<Namespace, settings::Namespace> {
-        let known = self.namespaces.iter();
-        known
-            .filter_map(|(name, rules)| Some((Namespace::new(name).ok()?, rules.clone())))
-            .collect()
-    }
-
     /// Returns the streams that the services need.
     pub(crate) fn layout(&self) -> Layout {
-        let namespaces = self.checked_namespaces().into_iter();
+        // Names that are none were refused before.
+        let namespaces = self.namespaces.iter();
+        let namespaces =
+            namespaces.filter_map(|(name, rules)| Some((Namespace::new(name).ok()?, rules.stream.clone())));
         Layout {
             history: self.history.clone(),
-            namespaces: namespaces.map(|(name, rules)| (name, rules.stream)).collect(),
+            namespaces: namespaces.collect(),
             partitions: self.publisher.partitions,
         }
     }

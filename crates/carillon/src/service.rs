@@ -95,14 +95,14 @@ impl Bound {
 }
 
 async fn router(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
-    let settings = carillon_router::Settings {
-        router: config.router.clone(),
-        session: config.session.clone(),
+    let setup = carillon_router::Setup {
+        bus,
         layout: config.layout(),
-        namespaces: config.checked_namespaces(),
-        auth: config.auth.clone(),
+        session: config.session.clone(),
+        namespaces: config.namespaces.clone(),
+        authorizer: authorizer(config)?,
     };
-    let server = carillon_router::Server::bind(settings, bus).await?;
+    let server = carillon_router::Server::bind(config.router.clone(), setup).await?;
     Ok(Bound {
         kind: Kind::Router,
         address: server.local_addr(),
@@ -116,12 +116,11 @@ async fn router(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
 }
 
 async fn publisher(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
-    let verifier = Verifier::new(&config.auth)?;
     let setup = carillon_publisher::Setup {
         bus,
         layout: config.layout(),
         events: config.events.clone(),
-        authorizer: Authorizer::new(&config.auth, verifier)?,
+        authorizer: authorizer(config)?,
     };
     let server = carillon_publisher::Server::bind(config.publisher.clone(), setup).await?;
     Ok(Bound {
@@ -134,4 +133,9 @@ async fn publisher(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
             Box::pin(async move { server.run(shutdown).await.context("the publisher stopped") })
         }),
     })
+}
+
+/// What knows the callers of the HTTP interfaces.
+fn authorizer(config: &Config) -> Result<Authorizer, carillon_auth::ConfigError> {
+    Authorizer::new(&config.auth, Verifier::new(&config.auth)?)
 }

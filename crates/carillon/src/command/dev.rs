@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     edges: u16,
     /// Use the NATS at this URL instead of a nats-server of its own
-    #[arg(long, value_name = "URL", conflicts_with_all = ["nats_server", "store"])]
+    #[arg(long, value_name = "URL", conflicts_with = "store")]
     nats: Option<String>,
     /// The nats-server to run; looked for in PATH and in .tools/ otherwise
     #[arg(long, value_name = "PATH", env = "CARILLON_NATS_SERVER")]

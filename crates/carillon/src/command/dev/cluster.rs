@@ -1,11 +1,14 @@
 //! Starting everything in order, watching over it, and stopping it in the other order.
 
 use std::future::pending;
+use std::io::{self, IsTerminal as _};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use carillon_bus::Bus;
 use carillon_service::shutdown::Deadline;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +16,7 @@ use super::nats::Server;
 use super::plan::Plan;
 use super::store::Store;
 use super::{Args, banner, program};
+use crate::config::Config;
 use crate::reload;
 use crate::service::{Bound, Kind};
 
@@ -22,22 +26,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// A nats-server that ends more often than this is not started again.
 const MOST_RESTARTS: u32 = 5;
 
-/// Runs the cluster until shutdown.
+/// Runs the cluster until shutdown, or until the terminal it runs in is gone.
 pub(super) async fn run(plan: &Plan, args: &Args, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let Some(started) = shutdown.run_until_cancelled(start(plan, args, shutdown)).await else {
-        return Ok(());
-    };
-    let mut cluster = started?;
+    let mut cluster = Cluster::default();
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        result = cluster.watch() => result,
+        gone = terminal_gone() => gone,
+        result = cluster.work(plan, args, shutdown) => result,
     };
+    shutdown.cancel();
     cluster.stop(plan).await;
     result
 }
 
+#[derive(Default)]
 struct Cluster {
-    /// Dropped last: whoever still runs may still write.
     edges: Group,
     backends: Group,
     nats: Option<Server>,
@@ -48,52 +51,6 @@ struct Cluster {
 struct Group {
     tasks: JoinSet<(Kind, anyhow::Result<()>)>,
     stop: CancellationToken,
-}
-
-async fn start(plan: &Plan, args: &Args, shutdown: &CancellationToken) -> anyhow::Result<Cluster> {
-    let mut config = plan.config.clone();
-    let nats = match plan.nats {
-        Some(address) => {
-            let program = program::find(args.nats_server.as_deref())?;
-            let store = Store::open(args.store.as_deref(), address)?;
-            Some(Server::start(program, store, address).await?)
-        }
-        None => None,
-    };
-    if let Some(nats) = &nats {
-        config.nats.url = nats.url();
-    }
-    let mut cluster = Cluster {
-        edges: Group::default(),
-        backends: Group::default(),
-        nats,
-    };
-    let backends = [(Kind::Router, config.clone()), (Kind::Publisher, config.clone())];
-    let edges = plan.edges.iter().map(|edge| (Kind::Edge, edge.clone()));
-    let mut services = Vec::new();
-    let mut reloads = Vec::new();
-    for (kind, mut own) in backends.into_iter().chain(edges) {
-        own.nats.clone_from(&config.nats);
-        let bus = Bus::connect(&own.nats, kind.process()).await?;
-        let mut bound = kind.bind(&own, bus).await?;
-        reloads.extend(bound.reload.take());
-        let service = banner::Service::new(&bound);
-        let group = match kind {
-            Kind::Edge => &mut cluster.edges,
-            Kind::Router | Kind::Publisher => &mut cluster.backends,
-        };
-        group.run(bound);
-        services.push(service);
-    }
-    tokio::select! {
-        ready = all_ready(&services) => ready?,
-        ended = cluster.watch() => ended?,
-    }
-    if let Some(path) = &args.file.config {
-        reload::follow(path.clone(), reloads, shutdown.clone())?;
-    }
-    banner::print(plan, args, &services, &config.nats, cluster.nats.as_ref())?;
-    Ok(cluster)
 }
 
 async fn all_ready(services: &[banner::Service]) -> anyhow::Result<()> {
@@ -148,7 +105,44 @@ impl Group {
 }
 
 impl Cluster {
-    /// Watches over everything; returns when something ended that cannot be started again.
+    /// Starts everything and watches over it; returns when something ended that cannot be started again.
+    async fn work(&mut self, plan: &Plan, args: &Args, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut nats = plan.config.nats.clone();
+        if let Some(address) = plan.nats {
+            let program = program::find(args.nats_server.as_deref())?;
+            let store = Store::open(args.store.as_deref(), address)?;
+            let server = self.nats.insert(Server::launch(program, store, address)?);
+            server.ready().await?;
+            nats.url = server.url();
+        }
+        let backends = [(Kind::Router, &plan.config), (Kind::Publisher, &plan.config)];
+        let edges = plan.edges.iter().map(|edge| (Kind::Edge, edge));
+        let (mut services, mut reloads) = (Vec::new(), Vec::new());
+        for (kind, config) in backends.into_iter().chain(edges) {
+            let bus = Bus::connect(&nats, kind.process()).await?;
+            let config = Config {
+                nats: nats.clone(),
+                ..config.clone()
+            };
+            let mut bound = kind.bind(&config, bus).await?;
+            reloads.extend(bound.reload.take());
+            services.push(banner::Service::new(&bound));
+            match kind {
+                Kind::Edge => self.edges.run(bound),
+                Kind::Router | Kind::Publisher => self.backends.run(bound),
+            }
+        }
+        tokio::select! {
+            ready = all_ready(&services) => ready?,
+            ended = self.watch() => return ended,
+        }
+        if let Some(path) = &args.file.config {
+            reload::follow(path.clone(), reloads, shutdown.clone())?;
+        }
+        banner::print(plan, args, &services, &nats, self.nats.as_ref())?;
+        self.watch().await
+    }
+
     async fn watch(&mut self) -> anyhow::Result<()> {
         let mut restarts = 0;
         loop {
@@ -168,6 +162,7 @@ impl Cluster {
         }
     }
 
+    /// Those who write end before what they write to.
     async fn stop(mut self, plan: &Plan) {
         self.edges
             .stop("edges", plan.config.edge.drain + STOP_LIMIT)
@@ -179,9 +174,23 @@ impl Cluster {
     }
 }
 
-async fn ended(nats: Option<&mut Server>) -> std::io::Result<std::process::ExitStatus> {
+async fn ended(nats: Option<&mut Server>) -> std::io::Result<ExitStatus> {
     match nats {
         Some(nats) => nats.ended().await,
         None => pending().await,
     }
+}
+
+/// A hangup asks for new rules too, so only one with which the terminal went is a reason to stop.
+async fn terminal_gone() -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        return pending().await;
+    }
+    let mut hangup = signal(SignalKind::hangup())?;
+    while hangup.recv().await.is_some() {
+        if !io::stdin().is_terminal() {
+            return Ok(());
+        }
+    }
+    pending().await
 }

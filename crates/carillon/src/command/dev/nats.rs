@@ -31,19 +31,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it takes clients. Must be called on the main thread.
-    pub(super) async fn start(program: Program, store: Store, address: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts a server. Must be called on the main thread, with which its life ends.
+    pub(super) fn launch(program: Program, store: Store, address: SocketAddr) -> anyhow::Result<Self> {
         // The server's own words for a taken port are many, and in its log.
         drop(listen::bind("nats-server", address, 1)?);
         let child = launch(&program, &store, address)?;
-        let mut server = Self {
+        Ok(Self {
             program,
             store,
             address,
             child,
-        };
-        server.address = server.ready().await?;
-        Ok(server)
+        })
     }
 
     /// Returns where it takes clients.
@@ -69,8 +67,7 @@ impl Server {
     /// Starts it again with the same streams at the same address.
     pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
         self.child = launch(&self.program, &self.store, self.address)?;
-        self.ready().await?;
-        Ok(())
+        self.ready().await
     }
 
     /// Ends it, and waits until it is gone.
@@ -85,8 +82,8 @@ impl Server {
         }
     }
 
-    /// Waits for the file that the server writes once it listens, and returns the address in it.
-    async fn ready(&mut self) -> anyhow::Result<SocketAddr> {
+    /// Waits for the file that the server writes once it listens, and takes the address from it.
+    pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
         let pid = self.child.id().unwrap_or_default();
         let ready = async {
             loop {
@@ -102,9 +99,10 @@ impl Server {
                 tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(START_LIMIT, ready)
-            .await
-            .map_err(|_| anyhow::anyhow!("the nats-server was not ready after {START_LIMIT:?}"))?
+        let ready = tokio::time::timeout(START_LIMIT, ready).await;
+        self.address =
+            ready.with_context(|| format!("the nats-server was not ready after {START_LIMIT:?}"))??;
+        Ok(())
     }
 }
 

@@ -6,9 +6,6 @@ use carillon_protocol::names::Namespace;
 use super::Report;
 use crate::config::Config;
 
-/// Names that would be hard to tell from the other streams.
-const LONGEST_STREAM: usize = 64;
-
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     for (name, settings) in &config.namespaces {
         if let Err(problem) = Namespace::new(name) {
@@ -18,14 +15,6 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
             };
             report.add(&["namespaces", name], format!("{hint}{problem}"));
             continue;
-        }
-        let stream = &settings.stream;
-        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-        if stream.is_empty() || stream.len() > LONGEST_STREAM || !stream.bytes().all(is_plain) {
-            let problem = format!(
-                "expected 1 to {LONGEST_STREAM} of lower-case letters, digits, - and _, got {stream:?}"
-            );
-            report.add(&["namespaces", name, "stream"], problem);
         }
         if let Err(mistakes) = Rules::compile(name, settings) {
             for mistake in mistakes {

@@ -1,0 +1,26 @@
+//! The program as its users start it.
+
+mod check;
+mod dev;
+mod environment;
+mod service;
+mod shell;
+mod token;
+
+use std::time::Duration;
+
+use carillon_testkit::process::{Builder, Carillon};
+
+/// Long enough for a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A command of the program under test.
+fn carillon<const N: usize>(args: [&str; N]) -> Builder {
+    Carillon::command(env!("CARGO_BIN_EXE_carillon"), args)
+}
+
+/// Runs a command to its end: whether it succeeded, and all it printed.
+async fn run(builder: Builder) -> (bool, String) {
+    let (status, text) = builder.run(LIMIT).await;
+    (status.success(), text)
+}

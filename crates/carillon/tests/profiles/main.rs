@@ -1,0 +1,15 @@
+//! The systems that the profiles replace: their clients' own code against the program with its profile, over
+//! two edges, with the backend played by the test.
+
+mod backend;
+mod stage;
+
+mod expedientes;
+mod gamilit;
+mod guide;
+mod hostile;
+mod nexus;
+mod sensores;
+
+mod examples;
+mod protocol_docs;
