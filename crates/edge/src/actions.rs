@@ -148,6 +148,6 @@ impl Session {
 
     /// Notes that the client answered the application heartbeat.
     fn alive(&self) {
-        self.answered.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.pulse.lock().answered();
     }
 }

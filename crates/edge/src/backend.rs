@@ -15,6 +15,7 @@ use carillon_protocol::session::Transport;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
@@ -162,7 +163,8 @@ impl Hub {
             return sent.map(|()| None).map_err(|_| refusal("unavailable", "the backend cannot be reached"));
         }
         let timeout = namespace.settings.load().ack_timeout;
-        match self.ask(&subject, body, timeout).await {
+        let span = tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
+        match self.ask(&subject, body, timeout).instrument(span).await {
             Ok(reply) => read_reply(&reply).map(Some),
             Err(RequestError::NoResponders) => Err(refusal("no_handler", "nobody handles this event")),
             Err(RequestError::Timeout) => Err(refusal("timeout", "the backend did not answer in time")),

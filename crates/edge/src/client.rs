@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use carillon_bus::history::now;
 use carillon_protocol::session::Transport;
 use carillon_service::settings::Overflow;
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     transport: AtomicU8,
     outbox: Mutex<Outbox>,
     closing: Mutex<Option<Box<Closing>>>,
+    /// Milliseconds since 1970 at which the client last sent something.
+    heard: AtomicU64,
     wake: Notify,
 }
 
@@ -47,8 +50,19 @@ impl Client {
             transport: AtomicU8::new(transport as u8),
             outbox: Mutex::new(Outbox::new(sink, limit)),
             closing: Mutex::new(None),
+            heard: AtomicU64::new(now()),
             wake: Notify::new(),
         }
+    }
+
+    /// Notes that the client is there.
+    pub(crate) fn hear(&self) {
+        self.heard.store(now(), Ordering::Relaxed);
+    }
+
+    /// Returns when the client was last heard, in milliseconds since 1970.
+    pub(crate) fn last_heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Returns how the client is connected now; an upgrade changes it.

@@ -66,6 +66,8 @@ pub struct Config {
     pub expiry_warning: Duration,
     /// Serves the page `/demo`.
     pub demo: bool,
+    /// The publisher's address that the page shows.
+    pub demo_publisher: Option<String>,
     /// TLS for clients.
     pub tls: Option<Tls>,
 }
@@ -106,6 +108,7 @@ impl Default for Config {
             drain: Duration::from_secs(30),
             expiry_warning: Duration::from_secs(60),
             demo: false,
+            demo_publisher: None,
             tls: None,
         }
     }

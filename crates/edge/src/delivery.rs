@@ -8,6 +8,7 @@ use carillon_bus::{Deliveries, Delivery};
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::{self, name};
 use carillon_protocol::names::Room;
+use carillon_service::telemetry;
 
 use crate::frame::Broadcast;
 use crate::hub::Hub;
@@ -114,6 +115,12 @@ impl Hub {
         let Some(event) = Event::from_message(|header| headers::find(block, header), body) else { return };
         let set = sequence.and_then(|sequence| set_range(headers::find(block, name::SET)?, sequence));
         let broadcast = namespace.broadcast(event, &cell.room, sequence, set);
+        // Only a traced event has a span: one for each would cost more than the delivery.
+        let _traced = headers::find(block, name::TRACEPARENT).map(|_| {
+            let span = tracing::info_span!("deliver", room = %cell.room, namespace = %namespace.name, sequence);
+            telemetry::adopt(&span, telemetry::extract(|header| headers::find(block, header)));
+            span.entered()
+        });
         let mut state = cell.state.lock();
         match sequence {
             None => walk(&mut state, &broadcast),

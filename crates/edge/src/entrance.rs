@@ -24,6 +24,8 @@ use crate::session::Session;
 use crate::ticket;
 use crate::user::User;
 
+/// Why a transport ended that nothing came from any more.
+pub(crate) const PING_TIMEOUT: &str = "ping timeout";
 /// How long a client is held while NATS is away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a former owner may take to answer.
@@ -118,9 +120,10 @@ impl Hub {
         let keeper = Keeper::new(sid, record, 0);
         let session = self.register(sid, entry, keeper);
         let guard = Undo { hub: self, session: &session, state: State::Ended, armed: true };
-        let (entered, written) = tokio::join!(self.enter(&session, &rooms), session.keeper.change(self, |_| {}));
-        written?;
+        let entered = self.enter(&session, &rooms).await;
         let offset = entered.iter().map(|entered| entered.from).filter(|from| *from != u64::MAX).max().unwrap_or(start);
+        // The record says from where on the client hears: what a user is sent before goes to `rt.offline`.
+        session.keeper.change(self, |record| (record.start, record.since) = (offset.max(start), now())).await?;
         let mut opened = Opened { session: Arc::clone(&session), recovered: false, lost: Vec::new(), greetings: admitted.greetings };
         match since {
             None => session.open(offset.max(start)),
@@ -338,7 +341,9 @@ impl Hub {
         }
         self.forget(session);
         let state = if recoverable && session.namespace.style.recovery { State::Away } else { State::Ended };
-        if session.keeper.finish(self, state, now()).await.is_ok() {
+        // Whoever did not answer was gone before: what was sent since then did not arrive.
+        let gone = if reason == PING_TIMEOUT { session.client.last_heard() } else { now() };
+        if session.keeper.finish(self, state, gone).await.is_ok() {
             self.tell_disconnect(session, reason);
         }
     }

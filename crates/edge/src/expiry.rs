@@ -56,6 +56,7 @@ impl Hub {
             }
             for namespace in self.namespaces() {
                 self.look_for_expiry(namespace);
+                namespace.beat_hearts();
                 namespace.rooms.sweep(|subscription| self.link().unsubscribe(subscription));
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use carillon_auth::credentials::Source;
 use carillon_protocol::engineio::{Query, RequestError, Transport as EngineTransport};
+use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::EngineId;
 use carillon_protocol::session::Transport;
 use hyper::body::Incoming;
@@ -15,6 +16,7 @@ use crate::address::Peer;
 use crate::admission::{Shown, Unknown};
 use crate::client::{Client, Closing};
 use crate::conversation::Conversation;
+use crate::demo::{self, Demo};
 use crate::entrance::Refused;
 use crate::frame::Wire;
 use crate::hub::Hub;
@@ -31,6 +33,8 @@ pub(crate) struct Front {
     pub(crate) origins: Origins,
     pub(crate) slots: Slots,
     pub(crate) rate: Rate,
+    /// The page for trying things out, in development.
+    pub(crate) demo: Option<Demo>,
 }
 
 impl Front {
@@ -43,6 +47,19 @@ impl Front {
         }
         if is(path, &config.ws_path) {
             return self.plain(request, peer).await;
+        }
+        if is(path, &config.sse_path) {
+            return self.events(request, peer).await;
+        }
+        if let Some(page) = &self.demo {
+            match path {
+                demo::PATH => return page.page(),
+                demo::PUBLISH_PATH => {
+                    let hub = Arc::clone(&self.hub);
+                    return demo::publish(request, &peer, |publish| async move { hub.publish_for_demo(publish).await }).await;
+                }
+                _ => {}
+            }
         }
         error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
     }
@@ -59,19 +76,25 @@ impl Front {
             Ok(query) => query,
             Err(error) => return self.engine_error(&request, error),
         };
-        if query.transport == EngineTransport::WebSocket && query.sid.is_none() {
-            if request.method() != Method::GET {
-                return self.engine_error(&request, RequestError::BadHandshakeMethod);
+        match (query.transport, &query.sid) {
+            (EngineTransport::Polling, _) => self.polling(request, peer, query).await,
+            (EngineTransport::WebSocket, Some(sid)) => match sid.parse() {
+                Ok(sid) => self.upgrade(request, peer, sid),
+                Err(_) => self.engine_error(&request, RequestError::UnknownSession),
+            },
+            (EngineTransport::WebSocket, None) => {
+                if request.method() != Method::GET {
+                    return self.engine_error(&request, RequestError::BadHandshakeMethod);
+                }
+                if let Err(refused) = self.admit_new() {
+                    return refused;
+                }
+                match self.offer(&mut request, &peer) {
+                    Ok(offer) => self.open_engine(offer, request, peer),
+                    Err(refused) => refused,
+                }
             }
-            if let Err(refused) = self.admit_new() {
-                return refused;
-            }
-            return match self.offer(&mut request, &peer) {
-                Ok(offer) => self.open_engine(offer, request, peer),
-                Err(refused) => refused,
-            };
         }
-        self.engine_error(&request, RequestError::UnknownTransport)
     }
 
     /// A refusal with the protocol's own code, readable by pages of allowed origins.
@@ -97,7 +120,7 @@ impl Front {
 
     /// Checks a WebSocket request and its origin.
     #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
-    fn offer(&self, request: &mut Request<Incoming>, peer: &Peer) -> Result<Offer, Response<Body>> {
+    pub(crate) fn offer(&self, request: &mut Request<Incoming>, peer: &Peer) -> Result<Offer, Response<Body>> {
         self.check_origin(request, peer)?;
         upgrade::offer(request)
     }
@@ -258,6 +281,22 @@ impl Hub {
             max_payload: self.config.max_payload,
         }
         .encode()
+    }
+}
+
+impl Hub {
+    /// Publishes what the demo page was asked to, as a backend team does.
+    async fn publish_for_demo(&self, publish: demo::Publish) -> Result<String, String> {
+        let room = publish.room;
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let body = serde_json::json!({ "event": publish.event, "data": publish.data, "id": id }).to_string();
+        let (subjects, main) = (self.bus.subjects(), carillon_protocol::names::Namespace::main());
+        if publish.ephemeral {
+            let sent = self.bus.publish(&subjects.signal(&main, &room), &Headers::new(), body.into()).await;
+            return sent.map(|()| id).map_err(|error| error.to_string());
+        }
+        let stored = self.bus.store(&subjects.publish(&main, &room), &Headers::new(), body.into()).await;
+        stored.map(|_| id).map_err(|error| error.to_string())
     }
 }
 

@@ -17,6 +17,7 @@ mod user;
 
 mod accept;
 mod address;
+mod demo;
 mod http;
 mod origin;
 mod socket;
@@ -31,9 +32,11 @@ mod outbox;
 mod admission;
 mod asks;
 mod conversation;
+mod engine;
 mod entrance;
 mod expiry;
 mod plain;
+mod pulse;
 mod revocation;
 mod ticket;
 

@@ -126,6 +126,8 @@ impl Hub {
         let probe = subjects.probe(&namespace.name, self.id);
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
+        let rules = namespace.rules.load_full();
+        let rooms: Vec<&(Room, u64)> = rooms.iter().filter(|(room, _)| rules.room_options(room).history).collect();
         for rooms in rooms.chunks(1000) {
             let mut asked: Vec<String> =
                 rooms.iter().map(|(room, _)| subjects.event(&namespace.name, room)).collect();

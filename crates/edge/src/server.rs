@@ -20,6 +20,7 @@ use crate::address::Proxies;
 use crate::client::Closing;
 use crate::config::Config;
 use crate::delivery::Receiver;
+use crate::demo::Demo;
 use crate::http::Front;
 use crate::hub::Hub;
 use crate::metrics;
@@ -57,10 +58,22 @@ pub enum BindError {
     Namespace { namespace: String, problem: String },
     #[error("namespace {namespace}: {}", first(.errors))]
     Rules { namespace: String, errors: Vec<RuleError> },
-    #[error("tls")]
-    Tls(#[source] crate::tls::TlsError),
+    #[error("edge.tls: {0}")]
+    Tls(String),
     #[error("the session key cannot be read")]
     Key(#[source] TableError),
+}
+
+/// Returns an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 fn first(errors: &[RuleError]) -> String {
@@ -91,7 +104,7 @@ impl Server {
         let proxies = Proxies::parse(&shared.edge.trusted_proxies).map_err(|error| setting("trusted_proxies", &error))?;
         let origins = Origins::parse(&shared.edge.cors_origin).map_err(|error| setting("cors_origin", &error))?;
         let tls = match &shared.edge.tls {
-            Some(files) => Some(Arc::new(Tls::load(files).map_err(BindError::Tls)?)),
+            Some(files) => Some(Arc::new(Tls::load(files).map_err(|error| BindError::Tls(chain(&error)))?)),
             None => None,
         };
         let namespaces = namespaces(&shared)?;
@@ -111,7 +124,9 @@ impl Server {
         };
         let id = EdgeId::from_random(rand::random());
         let hub = Hub::new(id, shared, namespaces, key, readiness.clone());
-        let front = Arc::new(Front { hub: Arc::clone(&hub), origins, slots, rate });
+        let config = &hub.config;
+        let demo = config.demo.then(|| Demo::new(&config.ws_path, config.demo_publisher.as_deref()));
+        let front = Arc::new(Front { hub: Arc::clone(&hub), origins, slots, rate, demo });
         Ok(Self { hub, front, listener, address, door, tls, nats, readiness })
     }
 

@@ -16,6 +16,7 @@ use crate::client::{Client, Closing};
 use crate::frame::Broadcast;
 use crate::metrics;
 use crate::namespace::Namespace;
+use crate::pulse::Pulse;
 use crate::record::Keeper;
 use crate::rules::SessionLimits;
 use crate::user::User;
@@ -32,8 +33,8 @@ pub(crate) struct Session {
     pub(crate) keeper: Keeper,
     /// How often the client may still do what.
     pub(crate) limits: Mutex<SessionLimits>,
-    /// The client answered the application heartbeat since it was last asked.
-    pub(crate) answered: AtomicBool,
+    /// The application heartbeat, where the namespace has one.
+    pub(crate) pulse: Mutex<Pulse>,
     /// The client knows that its token expires.
     pub(crate) warned: AtomicBool,
     cursor: Mutex<Cursor>,
@@ -75,7 +76,7 @@ impl Session {
             user: ArcSwap::new(user),
             keeper,
             limits: Mutex::new(SessionLimits::new(Instant::now())),
-            answered: AtomicBool::new(true),
+            pulse: Mutex::default(),
             warned: AtomicBool::new(false),
             cursor: Mutex::new(Cursor { holds: 1, ..Cursor::default() }),
             rooms: Mutex::default(),

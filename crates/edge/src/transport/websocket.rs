@@ -11,6 +11,7 @@ use carillon_protocol::websocket::{Decoder, Message, Opcode, Step, close};
 use tokio::time::Instant;
 
 use crate::client::{Client, Closing};
+use crate::entrance::PING_TIMEOUT;
 use crate::conversation::Conversation;
 use crate::frame::Chunk;
 use crate::metrics;
@@ -119,6 +120,7 @@ impl Connection<'_> {
         SCRATCH.with_borrow_mut(|scratch| match self.socket.try_read(scratch) {
             Ok(0) => Err(Closing { code: ABNORMAL, reason: "transport close".to_owned(), flush: false }),
             Ok(read) => {
+                self.client.hear();
                 self.buffer.extend_from_slice(&scratch[..read]);
                 Ok(())
             }
@@ -203,7 +205,7 @@ impl Connection<'_> {
         if let Some(pinged) = self.pinged {
             if now.duration_since(pinged) >= self.heartbeat.timeout {
                 metrics::error("timeout");
-                return Err(Closing { code: close::POLICY, reason: "ping timeout".to_owned(), flush: false });
+                return Err(Closing { code: close::POLICY, reason: PING_TIMEOUT.to_owned(), flush: false });
             }
             self.deadline = pinged + self.heartbeat.timeout;
             return Ok(());
