@@ -14,15 +14,20 @@ impl Ingest {
         for name in former {
             Durable::delete(bus, stream, &name).await?;
         }
+        let name = consumer_name(partition, term);
+        Durable::open(bus, stream, &name, Self::filters(bus, partition), Start::All)
+            .await
+            .map(Self)
+    }
+
+    /// Returns the subjects of a partition.
+    pub fn filters(bus: &Bus, partition: u32) -> Vec<String> {
         let mut filters = vec![bus.subjects().ingest(partition)];
         if partition == 0 {
             // What the partition function does not fit is kept as it came.
             filters.push(bus.subjects().all("pub"));
         }
-        let name = consumer_name(partition, term);
-        Durable::open(bus, stream, &name, filters, Start::All)
-            .await
-            .map(Self)
+        filters
     }
 
     /// Returns the next message.

@@ -15,6 +15,7 @@ pub mod link;
 mod store;
 pub mod streams;
 pub mod table;
+mod unreadable;
 
 pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError, Subscription};
 pub use history::{HistoryError, StoredMessage};
@@ -24,3 +25,4 @@ pub use link::{Deliveries, Delivery, Link};
 pub use store::{Outgoing, StoreError, Stored};
 pub use streams::{Layout, Streams};
 pub use table::{Bucket, Change, Entry, Table, TableError, Watch};
+pub use unreadable::Unreadable;

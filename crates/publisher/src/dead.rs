@@ -102,9 +102,9 @@ fn subject(subjects: &Subjects, arrival: Arrival<'_>) -> String {
     /// No name has such a token.
     const NONE: &str = "%none";
     let subject = match subjects.tokens(arrival.kind.token(), arrival.subject).as_deref() {
-        Some([namespace, room]) => subjects.dead(namespace, room),
-        Some([namespace]) => subjects.dead(namespace, NONE),
-        Some([namespace, rest @ ..]) => subjects.dead(namespace, &token::encode(&rest.join("."))),
+        Some([namespace, room]) => subjects.dead(&whole(namespace), &whole(room)),
+        Some([namespace]) => subjects.dead(&whole(namespace), NONE),
+        Some([namespace, rest @ ..]) => subjects.dead(&whole(namespace), &token::encode(&rest.join("."))),
         Some([]) | None => subjects.dead(NONE, &token::encode(arrival.subject)),
     };
     // The server bounds the line that a subject stands in.
@@ -112,6 +112,15 @@ fn subject(subjects: &Subjects, arrival: Arrival<'_>) -> String {
         subjects.dead(NONE, "%long")
     } else {
         subject
+    }
+}
+
+/// A token stands as it came, unless it is not one line of ASCII.
+fn whole(token: &str) -> std::borrow::Cow<'_, str> {
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        token.into()
+    } else {
+        token::encode(token)
     }
 }
 
@@ -151,6 +160,7 @@ mod tests {
         for (subject, dead) in [
             ("rt.pub.main.a%2Eb", "rt.dead.main.a%2Eb"),
             ("rt.pub.main.%zz", "rt.dead.main.%zz"),
+            ("rt.pub.main.é", "rt.dead.main.%C3%A9"),
             ("rt.pub.main", "rt.dead.main.%none"),
             ("rt.pub.main.a.b", "rt.dead.main.a%2Eb"),
             ("mqtt", "rt.dead.%none.mqtt"),

@@ -204,6 +204,11 @@ impl Server {
         last.spawn(self.metrics.run_upkeep(stop_last.clone()));
         let nats = watch_nats(self.bus.clone(), self.readiness.clone());
         last.spawn(until(stop_last.clone(), nats));
+        last.spawn(hold_while_draining(
+            self.readiness.clone(),
+            shutdown.clone(),
+            stop_last.clone(),
+        ));
         let (receipts, subscription) = self.receipts;
         last.spawn(until(stop_last.clone(), receipts.run(subscription)));
 
@@ -229,7 +234,6 @@ impl Server {
             () = http => false,
             _ = signals => true,
         };
-        let _draining = self.readiness.hold("draining");
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
@@ -249,6 +253,14 @@ impl Server {
 
 async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
     let _ = stop.run_until_cancelled(task).await;
+}
+
+/// Holds readiness back from shutdown on.
+async fn hold_while_draining(readiness: Readiness, shutdown: CancellationToken, stop: CancellationToken) {
+    if stop.run_until_cancelled(shutdown.cancelled()).await.is_some() {
+        let _draining = readiness.hold("draining");
+        stop.cancelled().await;
+    }
 }
 
 /// Holds readiness back while NATS is away.

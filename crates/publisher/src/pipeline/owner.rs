@@ -35,8 +35,9 @@ const BOUNDS: Bounds = Bounds {
 };
 /// Stores at once, each for other rooms.
 const JOBS: usize = 256;
-/// Refused and scheduled events at once.
+/// Refused and scheduled events at once, and their size together.
 const ASIDES: usize = 64;
+const ASIDE_BYTES: usize = 64 << 20;
 /// Half of the rooms whose ends are remembered.
 const ROOMS: usize = 50_000;
 /// Ten years; a number that JetStream cannot read as a duration would be refused for ever.
@@ -61,7 +62,17 @@ enum Done {
     },
     Aside {
         sequence: u64,
+        bytes: usize,
     },
+}
+
+impl Done {
+    fn aside(delivered: &Delivered) -> Self {
+        Self::Aside {
+            sequence: delivered.sequence,
+            bytes: delivered.body.len(),
+        }
+    }
 }
 
 type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
@@ -80,6 +91,7 @@ struct Reading<'a> {
     tails: Tails,
     work: FuturesUnordered<Work<'a>>,
     asides: usize,
+    aside_bytes: usize,
     /// Sequences of INGEST that are waiting or being stored.
     known: HashSet<u64>,
 }
@@ -115,8 +127,41 @@ impl<'a> Owner<'a> {
                 }
                 Err(error) => tracing::warn!(%error, partition = index, "partition has to be read anew"),
             }
-            if shutdown.run_until_cancelled(backoff.wait()).await.is_none() {
+            let cleared = async {
+                backoff.wait().await;
+                self.clear_unreadable().await;
+            };
+            if shutdown.run_until_cancelled(cleared).await.is_none() {
                 return;
+            }
+        }
+    }
+
+    /// Makes dead letters of messages whose subjects end the connection of whoever is sent them.
+    async fn clear_unreadable(&self) {
+        let Partition {
+            bus, streams, index, ..
+        } = self.partition;
+        for filter in Ingest::filters(bus, *index) {
+            let Ok(found) = bus.unreadable(&streams.ingest, &filter).await else {
+                return;
+            };
+            for message in found {
+                let subject = published_subject(self.partition, &message.subject);
+                let arrival = Arrival {
+                    kind: Kind::Publish,
+                    subject: &subject,
+                    headers: &message.headers,
+                    body: &message.body,
+                    time: carillon_bus::history::now(),
+                };
+                let refusal = Refusal::new("bad_subject", "the subject is not UTF-8");
+                Letter::new(bus.subjects(), arrival, &refusal, None)
+                    .keep(bus)
+                    .await;
+                if let Err(error) = bus.remove(&streams.ingest, message.sequence).await {
+                    tracing::warn!(%error, ingest = message.sequence, "unreadable message is not removed yet");
+                }
             }
         }
     }
@@ -130,6 +175,7 @@ impl<'a> Reading<'a> {
             tails: Tails::new(ROOMS),
             work: FuturesUnordered::new(),
             asides: 0,
+            aside_bytes: 0,
             known: HashSet::new(),
         }
     }
@@ -147,7 +193,8 @@ impl<'a> Reading<'a> {
                 let work = self.ship(job);
                 self.work.push(work);
             }
-            let may_read = !stopping && !self.queue.is_full() && self.asides < ASIDES;
+            let may_read =
+                !stopping && !self.queue.is_full() && self.asides < ASIDES && self.aside_bytes < ASIDE_BYTES;
             tokio::select! {
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.finish(done),
                 delivered = ingest.next(), if may_read => {
@@ -181,20 +228,29 @@ impl<'a> Reading<'a> {
         match partition.checker.check(arrival) {
             Err(refusal) => {
                 let letter = self.letter(&delivered, arrival, &refusal);
-                self.put_aside(self.refuse(Arc::clone(&delivered), letter, refusal));
+                self.put_aside(
+                    delivered.body.len(),
+                    self.refuse(Arc::clone(&delivered), letter, refusal),
+                );
             }
             Ok(accepted) if !schedule::is_due(accepted.at, &delivered.headers, OffsetDateTime::now_utc()) => {
                 let appointment = Appointment {
-                    name: delivered.sequence.to_string(),
+                    name: format!("{}-{}", delivered.sequence, delivered.time),
                     at: accepted.at.unwrap_or_else(OffsetDateTime::now_utc),
                     target: subject.clone(),
                     headers: delivered.headers.clone(),
                     body: delivered.body.clone(),
                 };
-                self.put_aside(self.postpone(Arc::clone(&delivered), subject, appointment));
+                self.put_aside(
+                    delivered.body.len(),
+                    self.postpone(Arc::clone(&delivered), subject, appointment),
+                );
             }
             Ok(accepted) if delivered.headers.get(signal::EPHEMERAL).is_some() => {
-                self.put_aside(self.pass_on(Arc::clone(&delivered), accepted));
+                self.put_aside(
+                    delivered.body.len(),
+                    self.pass_on(Arc::clone(&delivered), accepted),
+                );
             }
             Ok(accepted) => self.enqueue(delivered, accepted),
         }
@@ -237,8 +293,9 @@ impl<'a> Reading<'a> {
         Letter::new(self.owner.partition.bus.subjects(), arrival, refusal, Some(&once))
     }
 
-    fn put_aside(&mut self, work: Work<'a>) {
+    fn put_aside(&mut self, bytes: usize, work: Work<'a>) {
         self.asides += 1;
+        self.aside_bytes += bytes;
         self.work.push(work);
     }
 
@@ -249,9 +306,7 @@ impl<'a> Reading<'a> {
             letter.keep(bus).await;
             receipt::send(bus, &delivered.headers, &Fate::Refused(refusal)).await;
             let _ = delivered.ack().await;
-            Done::Aside {
-                sequence: delivered.sequence,
-            }
+            Done::aside(&delivered)
         })
     }
 
@@ -262,9 +317,7 @@ impl<'a> Reading<'a> {
                 bury(bus, &delivered, &subject, &refusal).await;
             }
             let _ = delivered.ack().await;
-            Done::Aside {
-                sequence: delivered.sequence,
-            }
+            Done::aside(&delivered)
         })
     }
 
@@ -284,9 +337,7 @@ impl<'a> Reading<'a> {
                 tracing::warn!(%error, "signal is not passed on");
             }
             let _ = delivered.ack().await;
-            Done::Aside {
-                sequence: delivered.sequence,
-            }
+            Done::aside(&delivered)
         })
     }
 
@@ -362,8 +413,9 @@ impl<'a> Reading<'a> {
                     self.known.remove(&sequence);
                 }
             }
-            Done::Aside { sequence } => {
+            Done::Aside { sequence, bytes } => {
                 self.asides -= 1;
+                self.aside_bytes -= bytes;
                 self.known.remove(&sequence);
             }
         }

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
 use carillon_testkit::nats;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::stage::{Options, Stage, data, header};
 
@@ -131,5 +132,36 @@ async fn refused_signals_become_dead_letters() {
     assert_eq!(letter.body, body);
     assert_eq!(header(&letter, name::SUBJECT), "rt.signal.main.a%2Eb");
     assert!(header(&letter, name::REASON).starts_with("not_json: "));
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn a_subject_that_is_not_utf8_blocks_nobody() {
+    let stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    publisher.owns_all(&stage).await;
+    let mut raw = tokio::net::TcpStream::connect(stage.nats.addr()).await.unwrap();
+    let mut text = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n".to_vec();
+    for subject in [b"rt.pub.main.\xff\xfe".as_slice(), b"rt.signal.main.\xff"] {
+        text.extend_from_slice(&[b"PUB ", subject, b" 2\r\n{}\r\n"].concat());
+    }
+    text.extend_from_slice(b"PING\r\n");
+    raw.write_all(&text).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(4).any(|part| part == b"PONG") {
+        assert!(
+            raw.read_buf(&mut seen).await.unwrap() > 0,
+            "{}",
+            String::from_utf8_lossy(&seen)
+        );
+    }
+    stage
+        .publish("rt.pub.main.a", r#"{"event":"e","data":"good"}"#)
+        .await;
+    assert_eq!(data(&stage.room("a", 1).await), ["\"good\""]);
+    let letter = stage.dead("rt.dead.main.%EF%BF%BD%EF%BF%BD").await;
+    assert_eq!(letter.body.as_ref(), b"{}");
+    assert!(header(&letter, name::REASON).starts_with("bad_subject: "));
+    stage.ingest_is_empty().await;
     publisher.stop().await;
 }
