@@ -81,7 +81,7 @@ impl Deliveries for Receiver {
 }
 
 /// Returns the cell of a `session:` room of a connection at this edge, made at its first event.
-fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Arc<Cell>> {
+pub(crate) fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Arc<Cell>> {
     if let Some(cell) = namespace.rooms.find(room) {
         return Some(cell);
     }

@@ -185,7 +185,7 @@ impl Hub {
         let namespace = &entry.namespace;
         let user = entry.user.id().map(|id| &**id);
         let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else { return Ok(None) };
-        let Some((mut taken, revision, late)) = self.take_over(entry, sid, offset).await? else { return Ok(None) };
+        let Some((mut taken, revision, former)) = self.take_over(entry, sid, offset).await? else { return Ok(None) };
         let after = match offset.and_then(|text| text.parse::<Offset>().ok()) {
             Some(offset) => offset.sequence,
             None => taken.start,
@@ -213,9 +213,10 @@ impl Hub {
             })
         );
         written?;
-        let earliest = late.iter().min().map_or(after, |late| after.min(late.saturating_sub(1)));
-        for (_, from) in &mut rooms {
-            *from = (*from).min(earliest.max(if *from > after { *from } else { 0 }));
+        let begin = former.begin(after);
+        // A room that was joined later is read from there, since the client was not in it before.
+        for (_, from) in rooms.iter_mut().filter(|(_, from)| *from == after) {
+            *from = begin;
         }
         let missed = self.missed(&session, &rooms).await?;
         if missed.iter().any(|missed| !missed.complete) {
@@ -225,7 +226,7 @@ impl Hub {
         }
         for event in missed.iter().flat_map(|missed| &missed.events) {
             let sequence = event.sequence.unwrap_or(0);
-            if sequence > after || late.contains(&sequence) {
+            if sequence > after || former.repeats(sequence) {
                 session.replay(sequence, event);
             }
         }
@@ -240,7 +241,7 @@ impl Hub {
         entry: &Entry,
         sid: Sid,
         offset: Option<&str>,
-    ) -> Result<Option<(Record, u64, Vec<u64>)>, Refused> {
+    ) -> Result<Option<(Record, u64, Former)>, Refused> {
         let table = self.bus.table(Bucket::Sessions);
         let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX);
         loop {
@@ -262,33 +263,46 @@ impl Hub {
             }
             let sequence = offset.and_then(|text| text.parse::<Offset>().ok()).map_or(record.start, |offset| offset.sequence);
             record.term += 1;
-            let late = self.stop_owner(&record, Takeover { sid, term: record.term, offset: sequence }).await;
+            let takeover = Takeover { sid, term: record.term };
+            let former = match self.stop_owner(&record, takeover).await {
+                Some(late) => {
+                    record.late.extend(late);
+                    Former::Stopped { late: record.lacking(sequence) }
+                }
+                None => match self.begin_of_trouble(&entry.namespace, sequence).await {
+                    Ok(begin) => Former::Gone { begin },
+                    Err(_) => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        continue;
+                    }
+                },
+            };
             record.owner = self.id;
             record.state = State::Live;
             record.gone = None;
+            record.late = Vec::new();
             record.transport = entry.client.transport();
             record.user = entry.user.id().cloned();
             match record::put(&table, sid, &record, revision, None).await {
-                Ok(revision) => return Ok(Some((record, revision, late))),
+                Ok(revision) => return Ok(Some((record, revision, former))),
                 Err(TableError::Conflict) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
     }
 
-    /// Asks the owner of a session to stop, wherever it is; returns what the client may lack below its offset.
-    async fn stop_owner(self: &Arc<Self>, record: &Record, takeover: Takeover) -> Vec<u64> {
+    /// Asks the owner of a session to stop, wherever it is; returns what it sent late, or `None` where it is gone.
+    async fn stop_owner(self: &Arc<Self>, record: &Record, takeover: Takeover) -> Option<Vec<(u64, u64)>> {
         if record.owner == self.id {
-            return self.hand_over(&record.namespace, &takeover).await.late;
+            return Some(self.hand_over(&record.namespace, &takeover).await.late);
         }
         let subject = format!("{}.takeover", self.bus.subjects().edge(record.owner));
         let body = serde_json::to_vec(&takeover).expect("a takeover is JSON").into();
         match self.bus.request(&subject, &Headers::new(), body, TAKEOVER).await {
-            Ok(reply) => serde_json::from_slice::<TakenOver>(&reply.body).unwrap_or_default().late,
-            Err(RequestError::NoResponders) => Vec::new(),
+            Ok(reply) => Some(serde_json::from_slice::<TakenOver>(&reply.body).unwrap_or_default().late),
             Err(error) => {
                 tracing::debug!(%error, owner = %record.owner, "former owner does not answer");
-                Vec::new()
+                None
             }
         }
     }
@@ -300,7 +314,7 @@ impl Hub {
             return TakenOver::default();
         };
         session.hold();
-        let late = session.late_after(takeover.offset);
+        let late = session.late();
         session.keeper.give_up().await;
         session.fence();
         self.forget(&session);
@@ -323,6 +337,7 @@ impl Hub {
             start,
             since: now(),
             gone: None,
+            late: Vec::new(),
             lifecycle: entry.namespace.settings.load().lifecycle,
         }
     }
@@ -343,7 +358,7 @@ impl Hub {
         let state = if recoverable && session.namespace.style.recovery { State::Away } else { State::Ended };
         // Whoever did not answer was gone before: what was sent since then did not arrive.
         let gone = if reason == PING_TIMEOUT { session.client.last_heard() } else { now() };
-        if session.keeper.finish(self, state, gone).await.is_ok() {
+        if session.keeper.finish(self, state, gone, session.late()).await.is_ok() {
             self.tell_disconnect(session, reason);
         }
     }
@@ -356,6 +371,32 @@ impl Hub {
         session.namespace.remove(session);
         for room in session.rooms() {
             self.exit(session, &room);
+        }
+    }
+}
+
+/// What became of a session's former owner.
+enum Former {
+    /// It stopped, and names what the client may lack below its offset.
+    Stopped { late: Vec<u64> },
+    /// It is gone: reading begins here, at the offset or before it.
+    Gone { begin: u64 },
+}
+
+impl Former {
+    /// Returns where reading must begin for a client that has an offset.
+    fn begin(&self, offset: u64) -> u64 {
+        match self {
+            Self::Stopped { late } => late.iter().map(|late| late.saturating_sub(1)).min().unwrap_or(offset).min(offset),
+            Self::Gone { begin } => *begin.min(&offset),
+        }
+    }
+
+    /// Returns whether a client that has an offset is sent an event below it.
+    fn repeats(&self, sequence: u64) -> bool {
+        match self {
+            Self::Stopped { late } => late.contains(&sequence),
+            Self::Gone { begin } => sequence > *begin,
         }
     }
 }
@@ -388,7 +429,7 @@ impl Drop for Undo<'_> {
         if self.armed {
             self.hub.forget(self.session);
             let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
-            tokio::spawn(async move { session.keeper.finish(&hub, state, now()).await });
+            tokio::spawn(async move { session.keeper.finish(&hub, state, now(), Vec::new()).await });
         }
     }
 }

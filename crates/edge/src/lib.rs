@@ -52,6 +52,7 @@ mod membership;
 mod record;
 mod repair;
 mod requests;
+mod trouble;
 mod verify;
 
 mod metrics;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use carillon_protocol::names::{Class, Room};
 use futures_util::future::join_all;
 
-use crate::delivery::subscription_id;
+use crate::delivery::{session_cell, subscription_id};
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::record::RecordError;
@@ -113,6 +113,16 @@ impl Hub {
         Ok(true)
     }
 
+    /// Notes that the session has, or is about to get, everything of a room up to a sequence.
+    fn heard_up_to(&self, session: &Arc<Session>, room: &Room, sequence: u64) {
+        let namespace = &session.namespace;
+        let cell = if room.class() == Class::Session { session_cell(namespace, room) } else { namespace.rooms.find(room) };
+        let Some(cell) = cell else { return };
+        if let Some(member) = cell.state.lock().member(session) {
+            member.from = member.from.max(sequence);
+        }
+    }
+
     /// Reads what each room had after a sequence, for a session that is held.
     ///
     /// `None` where a room has more than one resume may read, or its history does not reach back.
@@ -139,6 +149,8 @@ impl Hub {
             });
             let reads = reads.map(|(room, after, last)| async move {
                 let events = self.history(namespace, room, after, last, self.history_limit).await?;
+                // A delivery of the same event may still be on its way.
+                self.heard_up_to(session, room, last);
                 Ok(Missed { room: room.clone(), complete: events.len() < self.history_limit, events })
             });
             for read in join_all(reads).await {

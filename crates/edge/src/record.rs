@@ -70,11 +70,18 @@ impl Keeper {
     }
 
     /// Writes the record for the last time: the transport is gone.
-    pub(crate) async fn finish(&self, hub: &Hub, state: State, now: u64) -> Result<(), RecordError> {
+    pub(crate) async fn finish(
+        &self,
+        hub: &Hub,
+        state: State,
+        gone: u64,
+        late: Vec<(u64, u64)>,
+    ) -> Result<(), RecordError> {
         let Some(mut kept) = self.kept.lock().await.take() else { return Err(RecordError::Fenced) };
         let change = |record: &mut Record| {
             record.state = state;
-            record.gone = Some(now);
+            record.gone = Some(gone);
+            record.late.clone_from(&late);
         };
         change(&mut kept.record);
         let ttl = (state == State::Ended).then_some(ENDED_TTL);

@@ -211,12 +211,11 @@ impl Session {
         Offset { epoch: self.namespace.style.epoch, sequence: self.cursor.lock().last }
     }
 
-    /// Returns the sequences that a client with this offset lacks although they are lower.
-    pub(crate) fn late_after(&self, offset: u64) -> Vec<u64> {
+    /// Returns what was sent late or not at all, as the record keeps it.
+    pub(crate) fn late(&self) -> Vec<(u64, u64)> {
         let cursor = self.cursor.lock();
-        let late = cursor.late.iter().filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
-        let held = cursor.held.keys().filter(|sequence| **sequence <= offset);
-        late.map(|(sequence, _)| *sequence).chain(held.copied()).collect()
+        let held = cursor.held.keys().take_while(|sequence| **sequence <= cursor.last);
+        cursor.late.iter().copied().chain(held.map(|sequence| (*sequence, u64::MAX))).collect()
     }
 
     /// Notes that the session is in a room; `false` if it was.

@@ -64,7 +64,7 @@ impl Hub {
                 () = self.stop.cancelled() => return,
                 () = self.unverified.notified() => {
                     for namespace in self.namespaces() {
-                        self.verify(namespace).await;
+                        self.verify_after_trouble(namespace).await;
                     }
                     self.link_is_verified();
                 }
@@ -95,8 +95,17 @@ impl Hub {
     async fn check_all(self: &Arc<Self>) {
         for namespace in self.namespaces() {
             namespace.hold();
-            self.verify(namespace).await;
+            self.verify_after_trouble(namespace).await;
             namespace.release();
+        }
+    }
+
+    /// Verifies, and records for others what may have been missed since everything was known to be complete.
+    async fn verify_after_trouble(self: &Arc<Self>, namespace: &Arc<Namespace>) {
+        let from = namespace.watermark();
+        self.verify(namespace).await;
+        if from > 0 {
+            self.record_trouble(namespace, from, namespace.watermark()).await;
         }
     }
 

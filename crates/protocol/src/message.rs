@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::Sid;
+use crate::ids::{EdgeId, EngineId, Sid};
 use crate::names::{Namespace, Room};
 
 /// `rt.edge.<edge>.takeover`: another edge owns the session from this term on.
@@ -13,16 +13,14 @@ use crate::names::{Namespace, Room};
 pub struct Takeover {
     pub sid: Sid,
     pub term: u64,
-    /// The sequence that the client has.
-    pub offset: u64,
 }
 
 /// The former owner's answer to a takeover.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct TakenOver {
-    /// Sequences above none of which the client's offset can be trusted: it was sent them late, or not at all.
+    /// As [`Record::late`](crate::session::Record::late).
     #[serde(default)]
-    pub late: Vec<u64>,
+    pub late: Vec<(u64, u64)>,
 }
 
 /// `rt.edge.<edge>.order`: a change of one session that was ordered from outside.
@@ -95,4 +93,52 @@ pub struct Revoked {
     pub jti: Option<String>,
     /// Milliseconds since 1970 at which it was revoked.
     pub at: u64,
+}
+
+/// `rt.edge.<edge>.engine`, in the header `Carillon-Engine`: a request of a long-polling client that came in at
+/// another edge than its session's. The body is the request's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "lowercase")]
+pub enum Engine {
+    /// Is the edge there?
+    Alive,
+    /// What waits for the client; answered when there is something.
+    Poll {
+        sid: EngineId,
+        /// Tells polls apart: the same one gets the same bytes again.
+        t: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relay: Option<Relay>,
+    },
+    /// Packets from the client.
+    Post {
+        sid: EngineId,
+        t: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relay: Option<Relay>,
+    },
+    /// A WebSocket is about to replace polling.
+    Probe { sid: EngineId },
+    /// The client has changed to the WebSocket of the relay.
+    Upgrade { sid: EngineId, relay: Relay },
+}
+
+/// A WebSocket at one edge that belongs to a session of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    pub edge: EdgeId,
+    pub number: u64,
+}
+
+/// How a request of a long-polling client ended, in the header `Carillon-Engine` of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engaged {
+    Done,
+    /// The body is the last that the client gets.
+    Last,
+    /// There is no such session.
+    Unknown,
+    /// The request means nothing in the state that the session is in.
+    Bad,
 }

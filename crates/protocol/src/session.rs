@@ -40,6 +40,10 @@ pub struct Record {
     /// Milliseconds since 1970 at which its transport went, unless it is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<u64>,
+    /// Sequences that were sent after a higher one, each with the offset that its frame carried; what was never
+    /// sent carries the highest. A client whose offset is not above the second may lack the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<(u64, u64)>,
     /// Whether `$disconnect` must be told when the transport goes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lifecycle: bool,
@@ -100,6 +104,12 @@ impl Record {
         rooms.into_iter()
     }
 
+    /// Returns the sequences that a client with this offset may lack although they are not above it.
+    pub fn lacking(&self, offset: u64) -> Vec<u64> {
+        let late = self.late.iter().filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
+        late.map(|(sequence, _)| *sequence).collect()
+    }
+
     /// Returns whether a client may come back to the session.
     pub fn is_recoverable(&self, now: u64, window: u64) -> bool {
         match self.state {
@@ -141,6 +151,7 @@ mod tests {
             start: 2,
             since: 3,
             gone: None,
+            late: Vec::new(),
             lifecycle: false,
         }
     }

@@ -35,6 +35,7 @@ fn record(user: Option<&str>, rooms: &[&str]) -> Record {
         start: 5,
         since: 3,
         gone: None,
+        late: Vec::new(),
         lifecycle: false,
     }
 }

@@ -424,6 +424,7 @@ impl Edge {
             ordered: Vec::new(),
             since: history::now(),
             gone: None,
+            late: Vec::new(),
             lifecycle: false,
         }
     }
