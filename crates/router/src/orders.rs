@@ -269,6 +269,7 @@ mod tests {
             start: 1,
             since: 1,
             gone: Some(2),
+            late: Vec::new(),
             lifecycle: false,
         };
         for name in ["all", "user:42", "team", "chat"] {
