@@ -36,6 +36,11 @@ async fn variables_lie_over_the_file() {
             "",
             "WS_PATH: edge.path: expected a path that begins with a slash",
         ),
+        (
+            vec![("CORS_ORIGIN", "https://a.example, https://b.example")],
+            "",
+            "ok",
+        ),
         (vec![("NATS_URL", "http://x")], "", "NATS_URL: nats.url: "),
         (
             vec![("NATS_URL", "http://x"), ("CARILLON_NATS__URL", "nats://x")],

@@ -1,5 +1,7 @@
 //! The program as its users start it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
 mod check;
 mod dev;
 mod environment;

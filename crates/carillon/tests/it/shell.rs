@@ -93,7 +93,8 @@ async fn refused_bodies_are_listed_shown_and_put_back() {
     assert_eq!(letter["size"], 9);
     wait::until("the refused signal", LIMIT, async || list("no_event").await.pop()).await;
 
-    let sequence = letter["sequence"].to_string();
+    let first = letter["sequence"].clone();
+    let sequence = first.to_string();
     let (ok, text) = run(carillon(["dead", "show"])
         .arg(&sequence)
         .arg("--nats")
@@ -111,9 +112,7 @@ async fn refused_bodies_are_listed_shown_and_put_back() {
     // It is as bad as before, so it comes again under another number.
     let again = wait::until("the letter to come again", LIMIT, async || {
         let letters = list("not_json").await;
-        letters
-            .into_iter()
-            .find(|letter| letter["sequence"].to_string() != sequence)
+        letters.into_iter().find(|letter| letter["sequence"] != first)
     });
     assert_eq!(again.await["subject"], "rt.pub.main.user:1");
     let (ok, text) = run(carillon(["dead", "show"])

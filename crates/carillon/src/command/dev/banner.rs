@@ -88,7 +88,10 @@ pub(super) fn print(
         publisher.address,
         nats,
     ));
-    shell::say(&text)?;
+    // The cluster is there, whether somebody reads this or not.
+    if let Err(error) = shell::say(&text) {
+        tracing::warn!(%error, "the addresses cannot be printed");
+    }
     Ok(())
 }
 

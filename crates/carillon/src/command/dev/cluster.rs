@@ -118,14 +118,20 @@ impl Cluster {
         let backends = [(Kind::Router, &plan.config), (Kind::Publisher, &plan.config)];
         let edges = plan.edges.iter().map(|edge| (Kind::Edge, edge));
         let (mut services, mut reloads) = (Vec::new(), Vec::new());
+        let mut publisher = None;
         for (kind, config) in backends.into_iter().chain(edges) {
             let bus = Bus::connect(&nats, kind.process()).await?;
-            let config = Config {
+            let mut config = Config {
                 nats: nats.clone(),
                 ..config.clone()
             };
+            // The page's example is for the publisher, whose address is known by now.
+            config.edge.demo_publisher = config.edge.demo_publisher.or_else(|| publisher.clone());
             let mut bound = kind.bind(&config, bus).await?;
             reloads.extend(bound.reload.take());
+            if kind == Kind::Publisher {
+                publisher = Some(format!("http://{}", bound.address));
+            }
             services.push(banner::Service::new(&bound));
             match kind {
                 Kind::Edge => self.edges.run(bound),
