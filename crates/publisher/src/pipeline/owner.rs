@@ -142,6 +142,10 @@ impl<'a> Owner<'a> {
         let Partition {
             bus, streams, index, ..
         } = self.partition;
+        let mut state = bus.link_state();
+        if state.wait_for(|state| state.connected).await.is_err() {
+            return;
+        }
         for filter in Ingest::filters(bus, *index) {
             let Ok(found) = bus.unreadable(&streams.ingest, &filter).await else {
                 return;
