@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use carillon_testkit::clients::{Driver, SioOptions};
+use carillon_testkit::nats::Server;
 use carillon_testkit::process::{Builder, Carillon, Signal};
 use carillon_testkit::{http, tokens, wait};
 use serde_json::json;
@@ -36,6 +37,16 @@ impl Dev {
         let printed = process.log().text();
         assert!(printed.contains("carillon dev: ready"), "{printed}");
         Self { process, printed }
+    }
+
+    /// A cluster of one edge over a server of the test.
+    pub(crate) async fn over(nats: &Server) -> Self {
+        let builder = carillon(["dev", "--edges", "1", "--nats"]).arg(nats.url());
+        let services = ["EDGE", "ROUTER", "PUBLISHER"].into_iter();
+        Self::start(services.fold(builder, |builder, service| {
+            builder.env(format!("CARILLON_{service}__LISTEN"), "127.0.0.1:0")
+        }))
+        .await
     }
 
     /// The addresses in the lines that begin with a service's name.
@@ -315,7 +326,7 @@ async fn another_nats_is_used_where_one_is_named() {
         !ok && text.contains("cannot connect to NATS at nats://127.0.0.1:1"),
         "{text}"
     );
-    let nats = carillon_testkit::nats::Server::start().await;
+    let nats = Server::start().await;
     let dev = Dev::start(
         carillon(["dev", "--edges", "3", "--nats"])
             .arg(nats.url())

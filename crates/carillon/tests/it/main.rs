@@ -7,6 +7,7 @@ mod dev;
 mod environment;
 mod service;
 mod shell;
+mod survive;
 mod token;
 
 use std::time::Duration;
@@ -24,5 +25,10 @@ fn carillon<const N: usize>(args: [&str; N]) -> Builder {
 /// Runs a command to its end: whether it succeeded, and all it printed.
 async fn run(builder: Builder) -> (bool, String) {
     let (status, text) = builder.run(LIMIT).await;
+    // A signal leaves no words.
+    let text = match status.code() {
+        Some(_) => text,
+        None => format!("{text}{status}"),
+    };
     (status.success(), text)
 }

@@ -5,24 +5,10 @@ use serde_json::Value;
 use crate::dev::Dev;
 use crate::{LIMIT, carillon, run};
 
-const ANYWHERE: [(&str, &str); 3] = [
-    ("CARILLON_EDGE__LISTEN", "127.0.0.1:0"),
-    ("CARILLON_ROUTER__LISTEN", "127.0.0.1:0"),
-    ("CARILLON_PUBLISHER__LISTEN", "127.0.0.1:0"),
-];
-
-async fn cluster(nats: &Server) -> Dev {
-    let builder = carillon(["dev", "--edges", "1", "--nats"]).arg(nats.url());
-    let builder = ANYWHERE
-        .iter()
-        .fold(builder, |builder, (name, value)| builder.env(*name, *value));
-    Dev::start(builder).await
-}
-
 #[tokio::test]
 async fn events_are_followed_from_any_point() {
     let nats = Server::start().await;
-    let _dev = cluster(&nats).await;
+    let _dev = Dev::over(&nats).await;
     let publish = async |event: &str, data: &str| {
         let (ok, text) = run(carillon(["publish", "a.b c"])
             .arg(event)
@@ -69,7 +55,7 @@ async fn events_are_followed_from_any_point() {
 #[tokio::test]
 async fn refused_bodies_are_listed_shown_and_put_back() {
     let nats = Server::start().await;
-    let _dev = cluster(&nats).await;
+    let _dev = Dev::over(&nats).await;
     let client = nats.connect().await;
     client
         .publish("rt.pub.main.user:1", "{not json".into())
