@@ -1,7 +1,5 @@
 //! A team's backend: a NATS client that publishes, answers and gives orders.
 
-use std::time::Duration;
-
 use async_nats::{Client, HeaderMap, Subscriber};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -59,9 +57,7 @@ impl Backend {
 
     /// Sends a request and returns the reply.
     pub(crate) async fn request(&self, subject: &str, body: Value) -> Value {
-        let send = self
-            .client
-            .request(subject.to_owned(), body.to_string().into());
+        let send = self.client.request(subject.to_owned(), body.to_string().into());
         let reply = tokio::time::timeout(LIMIT, send).await.unwrap();
         let reply = reply.unwrap_or_else(|e| panic!("{subject}: {e}"));
         serde_json::from_slice(&reply.payload).unwrap()
@@ -71,11 +67,9 @@ impl Backend {
     pub(crate) async fn stored(&self, stream: &str, subject: &str) -> (HeaderMap, Value) {
         let jetstream = async_nats::jetstream::new(self.client.clone());
         let stream = jetstream.get_stream(stream).await.unwrap();
-        let message = carillon_testkit::wait::until(
-            format!("a message on {subject}"),
-            LIMIT,
-            async || stream.get_last_raw_message_by_subject(subject).await.ok(),
-        )
+        let message = carillon_testkit::wait::until(format!("a message on {subject}"), LIMIT, async || {
+            stream.get_last_raw_message_by_subject(subject).await.ok()
+        })
         .await;
         (message.headers, serde_json::from_slice(&message.payload).unwrap())
     }
@@ -90,13 +84,9 @@ impl Heard {
     /// The next body.
     pub(crate) async fn next(&mut self) -> Value {
         let next = tokio::time::timeout(LIMIT, self.next_request()).await;
-        next.unwrap_or_else(|_| panic!("nothing came within {LIMIT:?}")).unwrap().0
-    }
-
-    /// Panics if something comes that was sent before a later request was answered.
-    pub(crate) async fn assert_empty(&mut self) {
-        let next = tokio::time::timeout(Duration::from_millis(50), self.subscriber.next()).await;
-        assert!(next.is_err(), "nothing was to come, but {next:?}");
+        next.unwrap_or_else(|_| panic!("nothing came within {LIMIT:?}"))
+            .unwrap()
+            .0
     }
 
     async fn next_request(&mut self) -> Option<(Value, Option<async_nats::Subject>)> {
