@@ -65,13 +65,14 @@ impl Rules {
         self.0.contains_key(namespace)
     }
 
-    /// Returns the events of a room, by the first pattern that fits. Rooms of one user or session have none.
+    /// Returns the events of a room, by the first pattern that fits. Rooms of one user or session have none, and
+    /// the room that everyone is in only by its name: it is joined by connecting.
     pub(super) fn events(&self, namespace: &Namespace, room: &Room) -> Option<&Events> {
         let rules = self.0.get(namespace).filter(|_| !room.is_reserved())?;
-        rules
-            .iter()
-            .find(|rule| rule.pattern.matches(room.as_str()))?
-            .events
-            .as_ref()
+        let fits = |rule: &&Rule| match *room == Room::all() {
+            true => rule.pattern.text() == room.as_str(),
+            false => rule.pattern.matches(room.as_str()),
+        };
+        rules.iter().find(fits)?.events.as_ref()
     }
 }
