@@ -1,7 +1,9 @@
 //! A connected stream socket that can be written to without waiting.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 /// A client's TCP connection, or this side of the pair behind which a task speaks TLS.
@@ -43,6 +45,14 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Pair(stream) => stream.writable().await,
+        }
+    }
+
+    /// Ends this side: the peer reads what was written, then the end.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Pair(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
         }
     }
 }

@@ -249,9 +249,24 @@ pub(crate) async fn goodbye(client: &Client, socket: &Socket, closing: &Closing)
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        linger(socket).await
     };
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}
+
+/// Reads and drops what the client still sends: a socket that is closed with something unread resets the
+/// connection, and the client loses what it was told last.
+async fn linger(socket: &Socket) -> io::Result<()> {
+    socket.finish()?;
+    loop {
+        socket.readable().await?;
+        match SCRATCH.with_borrow_mut(|scratch| socket.try_read(scratch)) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn gone(_: io::Error) -> Closing {
