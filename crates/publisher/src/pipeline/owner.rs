@@ -17,14 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::backoff::Backoff;
-use crate::check::{Accepted, Arrival, Kind, Refusal};
-use crate::dead::Letter;
+use crate::check::Accepted;
 use crate::pipeline::Partition;
+use crate::pipeline::aside::{self, Aside};
 use crate::pipeline::queue::{Bounds, Entry, Job, Load, Queue};
 use crate::pipeline::store::{Content, Copy, Fate, Outcome, Shipment, Store};
 use crate::pipeline::tails::{Origin, Tail, Tails};
-use crate::schedule::{self, Appointment};
-use crate::{metrics, receipt, signal, trace};
+use crate::{metrics, receipt, schedule, signal, trace};
 
 /// What a partition holds in memory, and how much goes into one atomic batch.
 const BOUNDS: Bounds = Bounds {
@@ -47,7 +46,7 @@ const PENDING_EVERY: u64 = 64;
 
 /// A message of INGEST that is an event.
 struct Item {
-    delivered: Arc<Delivered>,
+    delivered: Delivered,
     namespace: Namespace,
     content: Arc<Content>,
     span: Span,
@@ -64,15 +63,6 @@ enum Done {
         sequence: u64,
         bytes: usize,
     },
-}
-
-impl Done {
-    fn aside(delivered: &Delivered) -> Self {
-        Self::Aside {
-            sequence: delivered.sequence,
-            bytes: delivered.body.len(),
-        }
-    }
 }
 
 type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
@@ -129,43 +119,10 @@ impl<'a> Owner<'a> {
             }
             let cleared = async {
                 backoff.wait().await;
-                self.clear_unreadable().await;
+                aside::clear_unreadable(self.partition).await;
             };
             if shutdown.run_until_cancelled(cleared).await.is_none() {
                 return;
-            }
-        }
-    }
-
-    /// Makes dead letters of messages whose subjects end the connection of whoever is sent them.
-    async fn clear_unreadable(&self) {
-        let Partition {
-            bus, streams, index, ..
-        } = self.partition;
-        let mut state = bus.link_state();
-        if state.wait_for(|state| state.connected).await.is_err() {
-            return;
-        }
-        for filter in Ingest::filters(bus, *index) {
-            let Ok(found) = bus.unreadable(&streams.ingest, &filter).await else {
-                return;
-            };
-            for message in found {
-                let subject = published_subject(self.partition, &message.subject);
-                let arrival = Arrival {
-                    kind: Kind::Publish,
-                    subject: &subject,
-                    headers: &message.headers,
-                    body: &message.body,
-                    time: carillon_bus::history::now(),
-                };
-                let refusal = Refusal::new("bad_subject", "the subject is not UTF-8");
-                Letter::new(bus.subjects(), arrival, &refusal, None)
-                    .keep(bus)
-                    .await;
-                if let Err(error) = bus.remove(&streams.ingest, message.sequence).await {
-                    tracing::warn!(%error, ingest = message.sequence, "unreadable message is not removed yet");
-                }
             }
         }
     }
@@ -219,48 +176,27 @@ impl<'a> Reading<'a> {
             // Delivered again while it is being stored; its acknowledgement counts for both.
             return;
         }
-        let delivered = Arc::new(delivered);
-        let partition = self.owner.partition;
-        let subject = published_subject(partition, &delivered.subject);
-        let arrival = Arrival {
-            kind: Kind::Publish,
-            subject: &subject,
-            headers: &delivered.headers,
-            body: &delivered.body,
-            time: delivered.time,
-        };
-        match partition.checker.check(arrival) {
-            Err(refusal) => {
-                let letter = self.letter(&delivered, arrival, &refusal);
-                self.put_aside(
-                    delivered.body.len(),
-                    self.refuse(Arc::clone(&delivered), letter, refusal),
-                );
-            }
-            Ok(accepted) if !schedule::is_due(accepted.at, &delivered.headers, OffsetDateTime::now_utc()) => {
-                let appointment = Appointment {
-                    name: format!("{}-{}", delivered.sequence, delivered.time),
-                    at: accepted.at.unwrap_or_else(OffsetDateTime::now_utc),
-                    target: subject.clone(),
-                    headers: delivered.headers.clone(),
-                    body: delivered.body.clone(),
-                };
-                self.put_aside(
-                    delivered.body.len(),
-                    self.postpone(Arc::clone(&delivered), subject, appointment),
-                );
+        let bus = &self.owner.partition.bus;
+        let subject = aside::published_subject(bus, &delivered.subject);
+        let now = OffsetDateTime::now_utc();
+        match self
+            .owner
+            .partition
+            .checker
+            .check(aside::arrival(&delivered, &subject))
+        {
+            Err(refusal) => self.put_aside(delivered, Aside::Refused(refusal)),
+            Ok(Accepted { at: Some(at), .. }) if !schedule::is_due(Some(at), &delivered.headers, now) => {
+                self.put_aside(delivered, Aside::Later(at));
             }
             Ok(accepted) if delivered.headers.get(signal::EPHEMERAL).is_some() => {
-                self.put_aside(
-                    delivered.body.len(),
-                    self.pass_on(Arc::clone(&delivered), accepted),
-                );
+                self.put_aside(delivered, Aside::Signal(accepted));
             }
             Ok(accepted) => self.enqueue(delivered, accepted),
         }
     }
 
-    fn enqueue(&mut self, delivered: Arc<Delivered>, accepted: Accepted) {
+    fn enqueue(&mut self, delivered: Delivered, accepted: Accepted) {
         let Accepted {
             namespace,
             rooms,
@@ -292,57 +228,15 @@ impl<'a> Reading<'a> {
         });
     }
 
-    fn letter(&self, delivered: &Delivered, arrival: Arrival<'_>, refusal: &Refusal) -> Letter {
-        let once = format!("dead:{}:{}", delivered.sequence, delivered.time);
-        Letter::new(self.owner.partition.bus.subjects(), arrival, refusal, Some(&once))
-    }
-
-    fn put_aside(&mut self, bytes: usize, work: Work<'a>) {
+    fn put_aside(&mut self, delivered: Delivered, aside: Aside) {
+        let (sequence, bytes) = (delivered.sequence, delivered.body.len());
         self.asides += 1;
         self.aside_bytes += bytes;
-        self.work.push(work);
-    }
-
-    fn refuse(&self, delivered: Arc<Delivered>, letter: Letter, refusal: Refusal) -> Work<'a> {
-        let bus = &self.owner.partition.bus;
-        Box::pin(async move {
-            tracing::debug!(%refusal, ingest = delivered.sequence, "event refused");
-            letter.keep(bus).await;
-            receipt::send(bus, &delivered.headers, &Fate::Refused(refusal)).await;
-            let _ = delivered.ack().await;
-            Done::aside(&delivered)
-        })
-    }
-
-    fn postpone(&self, delivered: Arc<Delivered>, subject: String, appointment: Appointment) -> Work<'a> {
-        let bus = &self.owner.partition.bus;
-        Box::pin(async move {
-            if let Err(refusal) = appointment.keep(bus).await {
-                bury(bus, &delivered, &subject, &refusal).await;
-            }
-            let _ = delivered.ack().await;
-            Done::aside(&delivered)
-        })
-    }
-
-    fn pass_on(&self, delivered: Arc<Delivered>, accepted: Accepted) -> Work<'a> {
-        let bus = &self.owner.partition.bus;
-        Box::pin(async move {
-            let span = tracing::info_span!("signal", namespace = %accepted.namespace);
-            trace::join(&span, &delivered.headers);
-            let Accepted {
-                namespace,
-                rooms,
-                draft,
-                ..
-            } = accepted;
-            let sent = signal::send(bus, &namespace, &rooms, &draft.event, &delivered.headers, &span).await;
-            if let Err(error) = sent {
-                tracing::warn!(%error, "signal is not passed on");
-            }
-            let _ = delivered.ack().await;
-            Done::aside(&delivered)
-        })
+        let partition = self.owner.partition;
+        self.work.push(Box::pin(async move {
+            aside.settle(partition, &delivered).await;
+            Done::Aside { sequence, bytes }
+        }));
     }
 
     /// Begins to store a job.
@@ -385,8 +279,7 @@ impl<'a> Reading<'a> {
             for (item, fate) in items.into_iter().zip(fates) {
                 let delivered = &item.delivered;
                 if let Fate::Refused(refusal) = &fate {
-                    let subject = published_subject(partition, &delivered.subject);
-                    bury(&partition.bus, delivered, &subject, refusal).await;
+                    aside::bury(partition, delivered, refusal).await;
                 }
                 metrics::store_time(delivered.time);
                 receipt::send(&partition.bus, &delivered.headers, &fate).await;
@@ -423,30 +316,6 @@ impl<'a> Reading<'a> {
                 self.known.remove(&sequence);
             }
         }
-    }
-}
-
-/// Keeps what the server does not take as a dead letter.
-async fn bury(bus: &carillon_bus::Bus, delivered: &Delivered, subject: &str, refusal: &Refusal) {
-    let arrival = Arrival {
-        kind: Kind::Publish,
-        subject,
-        headers: &delivered.headers,
-        body: &delivered.body,
-        time: delivered.time,
-    };
-    let once = format!("dead:{}:{}", delivered.sequence, delivered.time);
-    Letter::new(bus.subjects(), arrival, refusal, Some(&once))
-        .keep(bus)
-        .await;
-}
-
-/// INGEST keeps `rt.pub.<ns>.<room>` as `rt.ingest.<partition>.<ns>.<room>`.
-fn published_subject(partition: &Partition, subject: &str) -> String {
-    let subjects = partition.bus.subjects();
-    match subjects.tokens("ingest", subject).as_deref() {
-        Some([_, rest @ ..]) => format!("{}.pub.{}", subjects.prefix(), rest.join(".")),
-        Some([]) | None => subject.to_owned(),
     }
 }
 

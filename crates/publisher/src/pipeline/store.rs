@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use carillon_bus::{Bus, Outgoing, StoreError, Stored};
 use carillon_protocol::headers::{Headers, name};
-use carillon_protocol::names::{Namespace, Room};
+use carillon_protocol::names::Namespace;
 use futures_util::future::join_all;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::backoff::Backoff;
 use crate::check::Refusal;
 use crate::metrics;
+use crate::pipeline::sync::Sync;
 use crate::pipeline::tails::{Origin, Tail};
 
 /// An acknowledgement after this time counts as late: edges look whether they missed the delivery.
@@ -410,25 +410,6 @@ impl Voyage<'_> {
             from,
             namespace: self.shipment.namespace.clone(),
             rooms: rooms.map(|address| address.room).collect(),
-        }
-    }
-}
-
-/// Tells the edges that they may have missed what came to these rooms after a sequence.
-#[derive(Debug, Serialize)]
-struct Sync {
-    #[serde(skip)]
-    subject: String,
-    from: u64,
-    namespace: Namespace,
-    rooms: Vec<Room>,
-}
-
-impl Sync {
-    /// Best effort: edges also look at every room once a minute.
-    async fn send(self, bus: &Bus) {
-        if let Ok(body) = serde_json::to_vec(&self) {
-            let _ = bus.publish(&self.subject, &Headers::new(), body.into()).await;
         }
     }
 }
