@@ -3,6 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 ARGS ?=
+ENV ?=
+SCENARIO ?=
+COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
+	$(if $(ENV),--env-file deploy/compose/$(ENV).env)
 
 .PHONY: help
 help: ## show this list
@@ -14,7 +18,24 @@ dev: nats-server ## run the whole cluster on this machine (ARGS="--edges 3" and 
 
 .PHONY: test
 test: tools ## run all tests (ARGS="-p carillon-edge" and the like go to cargo test)
-	deploy/tools/run-tests $(ARGS)
+	deploy/tests/run --after deploy/tools/run-tests $(ARGS)
+
+.PHONY: test-deploy
+test-deploy: nats-server ## test the image, docker-compose.yml, the chart, alerts, dashboards and load scripts
+	deploy/tests/run
+
+.PHONY: up
+up: ## run the cluster in containers (ENV=cluster, observability or all)
+	$(COMPOSE) up --build --detach
+	@echo "http://127.0.0.1:8080/demo is ready when 'docker ps' says healthy; make down stops everything"
+
+.PHONY: down
+down: ## stop the containers, and keep what NATS stored (ARGS=--volumes removes it)
+	$(COMPOSE) down $(ARGS)
+
+.PHONY: load
+load: nats-server ## a short load test of a cluster that it starts (SCENARIO=storm, unicast, room, chat, kill, soak)
+	loadtest/run $(SCENARIO)
 
 .PHONY: fmt
 fmt: ## format the sources
