@@ -98,7 +98,7 @@ impl Bus {
         subject: &str,
         headers: &Headers,
         body: Bytes,
-    ) -> Result<impl Future<Output = Result<Stored, StoreError>> + Send + 'static, StoreError> {
+    ) -> Result<impl Future<Output = Result<Stored, StoreError>> + Send + use<>, StoreError> {
         let message = PublishMessage::build()
             .payload(body)
             .headers(write_headers(headers));

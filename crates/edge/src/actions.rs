@@ -70,8 +70,7 @@ impl Hub {
         if !session.is_in(room) && session.rooms().len() >= self.config.max_rooms {
             return Err(refusal("too_many_rooms", "this connection is in as many rooms as it may be"));
         }
-        self.join(session, room).await.map_err(|_| unavailable())?;
-        Ok(())
+        self.join(session, room).await.map_err(|_| unavailable())
     }
 
     async fn relay(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_bus::history::now;
-use carillon_bus::{Bucket, HistoryError, RequestError, TableError};
+use carillon_bus::{Bucket, HistoryError, TableError};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::message::{TakenOver, Takeover};
@@ -121,7 +121,7 @@ impl Hub {
         let session = self.register(sid, entry, keeper);
         let guard = Undo { hub: self, session: &session, state: State::Ended, armed: true };
         let entered = self.enter(&session, &rooms).await;
-        let offset = entered.iter().map(|entered| entered.from).filter(|from| *from != u64::MAX).max().unwrap_or(start);
+        let offset = entered.into_iter().filter(|from| *from != u64::MAX).max().unwrap_or(start);
         // The record says from where on the client hears: what a user is sent before goes to `rt.offline`.
         session.keeper.change(self, |record| (record.start, record.since) = (offset.max(start), now())).await?;
         let mut opened = Opened { session: Arc::clone(&session), recovered: false, lost: Vec::new(), greetings: admitted.greetings };

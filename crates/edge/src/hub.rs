@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use carillon_auth::Verifier;
-use carillon_bus::{Bus, Link, Streams};
+use carillon_bus::{Bus, Link, Outgoing};
 use carillon_protocol::ids::EdgeId;
 use carillon_service::readiness::{Gate, Readiness};
 use carillon_service::settings;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Decisions;
 use crate::config::Config;
+use crate::engine::{Engines, Neighbours};
 use crate::lease::Clock;
 use crate::namespace::Namespace;
 use crate::revocation::Revocations;
@@ -29,10 +30,13 @@ pub(crate) struct Hub {
     pub(crate) auth: carillon_auth::Config,
     pub(crate) verifier: Verifier,
     pub(crate) bus: Bus,
-    pub(crate) streams: Streams,
     pub(crate) readiness: Readiness,
     pub(crate) revocations: Revocations,
     pub(crate) decisions: Decisions,
+    /// The long-polling sessions of this edge.
+    pub(crate) engines: Engines,
+    /// Other edges that own a session of one of our clients.
+    pub(crate) neighbours: Neighbours,
     /// How fresh the lease is.
     pub(crate) lease: Clock,
     /// The key under which session ids are signed.
@@ -49,6 +53,8 @@ pub(crate) struct Hub {
     pub(crate) unverified: Notify,
     /// The lease must be confirmed before deliveries go on.
     pub(crate) unconfirmed: Notify,
+    /// What backends are told of connections.
+    pub(crate) lifecycle: mpsc::Sender<Outgoing>,
     by_name: HashMap<String, Arc<Namespace>>,
     namespaces: Vec<Arc<Namespace>>,
     link: OnceLock<Link>,
@@ -61,6 +67,7 @@ impl Hub {
         namespaces: Vec<Arc<Namespace>>,
         key: Vec<u8>,
         readiness: Readiness,
+        lifecycle: mpsc::Sender<Outgoing>,
     ) -> Arc<Self> {
         let by_name =
             namespaces.iter().map(|namespace| (namespace.name.as_str().to_owned(), Arc::clone(namespace))).collect();
@@ -68,13 +75,14 @@ impl Hub {
         Arc::new(Self {
             id,
             lease: Clock::new(shared.session.lease),
+            engines: Engines::new(shared.edge.max_connections),
+            neighbours: Neighbours::default(),
             config: shared.edge,
             session: shared.session,
             history_limit: usize::try_from(shared.history.max_per_room).unwrap_or(usize::MAX),
             auth: shared.auth,
             verifier: shared.verifier,
             bus: shared.bus,
-            streams: shared.streams,
             readiness,
             revocations: Revocations::default(),
             decisions: Decisions::default(),
@@ -85,6 +93,7 @@ impl Hub {
             unsynchronised: Mutex::new(Some(gate)),
             unverified: Notify::new(),
             unconfirmed: Notify::new(),
+            lifecycle,
             by_name,
             namespaces,
             link: OnceLock::new(),

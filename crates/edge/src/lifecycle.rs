@@ -1,21 +1,30 @@
 //! What backends are told of connections: `$connect`, `$disconnect`, `$join`, `$leave`.
 //!
-//! They are stored, and the server publishes them on `rt.up.…` too.
+//! They are stored, in the order in which they happened at this edge, and the server publishes them on `rt.up.…`
+//! too.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_bus::Outgoing;
 use carillon_bus::history::now;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Room;
 use carillon_protocol::token;
+use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 
 use crate::hub::Hub;
+use crate::metrics;
 use crate::session::Session;
 
 /// How often a store is tried again.
 const ATTEMPTS: u32 = 8;
+/// What may wait to be stored while NATS is away; more is dropped, and the log says so.
+pub(crate) const MAX_WAITING: usize = 65_536;
+/// Stores that await their acknowledgement at once.
+const AT_ONCE: usize = 256;
 
 impl Hub {
     /// Tells that a connection stands.
@@ -58,18 +67,43 @@ impl Hub {
         if let Some(id) = id {
             headers.push(name::MSG_ID, id);
         }
-        let hub = Arc::clone(self);
-        tokio::spawn(async move {
-            let body = bytes::Bytes::from(Value::Object(body).to_string());
-            for attempt in 0..ATTEMPTS {
-                match hub.bus.store(&subject, &headers, body.clone()).await {
-                    Ok(_) => return,
-                    Err(error) => tracing::debug!(%error, subject, "lifecycle event cannot be stored yet"),
+        let message = Outgoing { subject, headers, body: Value::Object(body).to_string().into() };
+        if self.lifecycle.try_send(message).is_err() {
+            metrics::error("lifecycle_dropped");
+            tracing::warn!(event, sid = %session.sid, "lifecycle event is dropped, too many wait");
+        }
+    }
+
+    /// Stores what is told, until the edge stops and everything told before is stored.
+    pub(crate) async fn store_lifecycle(self: Arc<Self>, told: mpsc::Receiver<Outgoing>) {
+        let told = futures_util::stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
+        let stores = told.then(|message| {
+            let hub = Arc::clone(&self);
+            async move {
+                // Sent here, one after the other; only the acknowledgements are awaited side by side.
+                let sent = hub.bus.store_later(&message.subject, &message.headers, message.body.clone()).await;
+                async move {
+                    let stored = match sent {
+                        Ok(acknowledged) => acknowledged.await,
+                        Err(error) => Err(error),
+                    };
+                    if stored.is_err() {
+                        hub.store_again(&message).await;
+                    }
                 }
-                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             }
-            tracing::warn!(subject, "lifecycle event was not stored");
         });
+        stores.buffered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+    }
+
+    async fn store_again(&self, message: &Outgoing) {
+        for attempt in 0..ATTEMPTS {
+            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            if self.bus.store(&message.subject, &message.headers, message.body.clone()).await.is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(subject = message.subject, "lifecycle event was not stored");
     }
 
     /// Returns what every body on `rt.up` has.

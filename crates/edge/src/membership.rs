@@ -11,27 +11,21 @@ use crate::hub::Hub;
 use crate::record::RecordError;
 use crate::session::Session;
 
-/// Where a membership begins: everything of the room above that sequence is heard.
-#[derive(Debug, Clone)]
-pub(crate) struct Entered {
-    pub(crate) room: Room,
-    pub(crate) from: u64,
-}
-
 impl Hub {
-    /// Makes the session a member of rooms, and waits until each is sure to be heard.
+    /// Makes the session a member of rooms, and waits until each is sure to be heard; returns the sequence above
+    /// which it hears each.
     ///
     /// This is only the edge's side: rules are asked, and records written, by the caller.
-    pub(crate) async fn enter(self: &Arc<Self>, session: &Arc<Session>, rooms: &[Room]) -> Vec<Entered> {
+    pub(crate) async fn enter(self: &Arc<Self>, session: &Arc<Session>, rooms: &[Room]) -> Vec<u64> {
         join_all(rooms.iter().map(|room| self.enter_one(session, room))).await
     }
 
-    async fn enter_one(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Entered {
+    async fn enter_one(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> u64 {
         let namespace = &session.namespace;
         session.enter(room);
         if room.class() == Class::Session && room.session() == Some(session.sid.as_str()) {
             // Heard through the namespace's wildcard, from the start.
-            return Entered { room: room.clone(), from: session.keeper.start() };
+            return session.keeper.start();
         }
         let cell = namespace.rooms.enter(room, |generation, slot| {
             let id = subscription_id(namespace.index, generation, slot);
@@ -44,7 +38,7 @@ impl Hub {
             if !state.add(session, from) || state.complete.is_some() {
                 let from = state.member(session).map_or(from, |member| member.from);
                 if from != u64::MAX {
-                    return Entered { room: room.clone(), from };
+                    return from;
                 }
             }
         }
@@ -54,7 +48,7 @@ impl Hub {
         if session.has_ended() {
             self.exit(session, room);
         }
-        Entered { room: room.clone(), from }
+        from
     }
 
     /// Takes the session out of a room; `false` if it was not in it.
@@ -72,13 +66,12 @@ impl Hub {
     }
 
     /// Lets a session join a room that it may join: heard, recorded, and told.
-    pub(crate) async fn join(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<Entered, RecordError> {
+    pub(crate) async fn join(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<(), RecordError> {
         let was_in = session.is_in(room);
-        let entered = self.enter(session, std::slice::from_ref(room)).await.remove(0);
+        let from = self.enter_one(session, room).await;
         if was_in {
-            return Ok(entered);
+            return Ok(());
         }
-        let from = entered.from;
         let written = session
             .keeper
             .change(self, |record| {
@@ -93,7 +86,7 @@ impl Hub {
             return Err(error);
         }
         self.tell_room(session, "$join", room);
-        Ok(entered)
+        Ok(())
     }
 
     /// Lets a session leave a room; `false` if it was not in it. The room of the session itself stays.

@@ -9,6 +9,7 @@ use carillon_protocol::event::Payload;
 use carillon_protocol::headers::Headers;
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
+use carillon_protocol::session::Transport;
 
 use crate::actions::Answer;
 use crate::backend::refusal;
@@ -51,6 +52,8 @@ impl Plain {
         let entry = Entry { namespace, client: Arc::clone(client), user, auth: None, resume };
         let opened = hub.open_session(entry).await?;
         let plain = Self { hub: Arc::clone(hub), client: Arc::clone(client), session: Arc::clone(&opened.session) };
+        // Before the rooms that it enters are told.
+        hub.tell_connect(&opened.session, None, opened.recovered);
         if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &opened).await {
             hub.close_session(&opened.session, "refused", false).await;
             return Err(refused);
@@ -82,7 +85,10 @@ impl Plain {
         let mut text = Vec::new();
         let user = session.user.load();
         let recovered = resumed.then_some(opened.recovered);
-        encode::welcome(&mut text, session.sid.as_str(), user.id().map(|id| &**id), recovered);
+        // The session is held, so this is where the client's history begins.
+        let is_sse = self.client.transport() == Transport::Sse;
+        let offset = (is_sse && session.namespace.style.recovery).then(|| session.offset_now());
+        encode::welcome(&mut text, session.sid.as_str(), user.id().map(|id| &**id), recovered, offset);
         self.client.send_text(&text);
         if resumed {
             metrics::recovered(opened.recovered);
@@ -90,7 +96,6 @@ impl Plain {
         for (room, oldest) in &opened.lost {
             self.history_lost(room, *oldest);
         }
-        self.hub.tell_connect(session, None, opened.recovered);
         for greeting in &opened.greetings {
             session.deliver(greeting);
         }

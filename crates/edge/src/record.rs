@@ -56,11 +56,6 @@ impl Keeper {
         self.term
     }
 
-    /// Returns a copy of the record.
-    pub(crate) async fn record(&self) -> Option<Record> {
-        self.kept.lock().await.as_ref().map(|kept| kept.record.clone())
-    }
-
     /// Changes the record and writes it.
     pub(crate) async fn change(&self, hub: &Hub, change: impl Fn(&mut Record)) -> Result<(), RecordError> {
         let mut kept = self.kept.lock().await;

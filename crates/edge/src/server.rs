@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use carillon_auth::Verifier;
-use carillon_bus::{Bucket, Bus, Link, Streams, TableError};
+use carillon_bus::{Bucket, Bus, Link, Outgoing, Streams, TableError};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names;
 use carillon_service::listen;
 use carillon_service::readiness::Readiness;
 use carillon_service::settings;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door, Rate, Slots, Stop};
@@ -23,6 +24,7 @@ use crate::delivery::Receiver;
 use crate::demo::Demo;
 use crate::http::Front;
 use crate::hub::Hub;
+use crate::lifecycle;
 use crate::metrics;
 use crate::namespace::Namespace;
 use crate::origin::Origins;
@@ -90,6 +92,7 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     nats: settings::Nats,
     readiness: Readiness,
+    told: mpsc::Receiver<Outgoing>,
 }
 
 /// Exchanges the rules of a running edge.
@@ -123,11 +126,12 @@ impl Server {
             handshake_timeout: shared.edge.handshake_timeout,
         };
         let id = EdgeId::from_random(rand::random());
-        let hub = Hub::new(id, shared, namespaces, key, readiness.clone());
+        let (lifecycle, told) = mpsc::channel(lifecycle::MAX_WAITING);
+        let hub = Hub::new(id, shared, namespaces, key, readiness.clone(), lifecycle);
         let config = &hub.config;
         let demo = config.demo.then(|| Demo::new(&config.ws_path, config.demo_publisher.as_deref()));
         let front = Arc::new(Front { hub: Arc::clone(&hub), origins, slots, rate, demo });
-        Ok(Self { hub, front, listener, address, door, tls, nats, readiness })
+        Ok(Self { hub, front, listener, address, door, tls, nats, readiness, told })
     }
 
     /// Returns where clients connect.
@@ -167,6 +171,7 @@ impl Server {
         tokio::spawn(Arc::clone(hub).confirm_sessions());
         tokio::spawn(Arc::clone(hub).serve_requests());
         tokio::spawn(Arc::clone(hub).watch_expiry());
+        tokio::spawn(Arc::clone(hub).store_lifecycle(self.told));
         tokio::spawn(watch_nats(Arc::clone(hub), self.readiness.clone()));
         if let Some(tls) = self.tls.clone() {
             let stop = hub.stop.clone();
