@@ -113,7 +113,7 @@ impl Hub {
         let sequence = number(name::SEQUENCE);
         let before = number(name::LAST_SEQUENCE).unwrap_or(0);
         let Some(event) = Event::from_message(|header| headers::find(block, header), body) else { return };
-        let set = sequence.and_then(|sequence| set_range(headers::find(block, name::SET)?, sequence));
+        let set = headers::find(block, name::SET);
         let broadcast = namespace.broadcast(event, &cell.room, sequence, set);
         // Only a traced event has a span: one for each would cost more than the delivery.
         let _traced = headers::find(block, name::TRACEPARENT).map(|_| {
@@ -191,13 +191,18 @@ impl Namespace {
         mut event: Event,
         room: &Room,
         sequence: Option<u64>,
-        set: Option<(u64, u64)>,
+        set: Option<&str>,
     ) -> Arc<Broadcast> {
         let rules = self.rules.load();
         if rules.changes_published(&event.name) {
             event.payload = rules.published(&event.name, &event.payload, event.time);
         }
-        Arc::new(Broadcast::new(event, room.clone(), sequence, set))
+        let range = sequence.and_then(|sequence| set_range(set?, sequence));
+        let broadcast = Broadcast::new(event, room.clone(), sequence, range);
+        Arc::new(match set {
+            Some(set) => broadcast.of_list(set),
+            None => broadcast,
+        })
     }
 }
 
@@ -211,7 +216,7 @@ pub(crate) fn walk(state: &mut State, broadcast: &Arc<Broadcast>) {
 }
 
 /// Reads `<id>;<i>;<k>`: the sequences of all copies, which are contiguous.
-pub(crate) fn set_range(value: &str, sequence: u64) -> Option<(u64, u64)> {
+fn set_range(value: &str, sequence: u64) -> Option<(u64, u64)> {
     let mut parts = value.rsplit(';');
     let count: u64 = parts.next()?.parse().ok()?;
     let index: u64 = parts.next()?.parse().ok()?;

@@ -99,13 +99,23 @@ pub(crate) struct Broadcast {
     pub(crate) sequence: Option<u64>,
     /// The sequences of all copies of an event for a list of rooms.
     pub(crate) set: Option<(u64, u64)>,
+    /// Tells the list of rooms that a signal is for.
+    pub(crate) list: Option<u64>,
     socket_io: OnceLock<Frame>,
     json: OnceLock<Frame>,
 }
 
 impl Broadcast {
     pub(crate) fn new(event: Event, room: Room, sequence: Option<u64>, set: Option<(u64, u64)>) -> Self {
-        Self { event, room, sequence, set, socket_io: OnceLock::new(), json: OnceLock::new() }
+        Self { event, room, sequence, set, list: None, socket_io: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    /// Marks a signal as one copy of several for a list of rooms.
+    #[must_use]
+    pub(crate) fn of_list(mut self, set: &str) -> Self {
+        let list = set.rsplitn(3, ';').nth(2).unwrap_or(set);
+        self.list = self.sequence.is_none().then(|| number_of(list));
+        self
     }
 
     /// Returns whether the connection is left out.
@@ -179,11 +189,15 @@ fn offset_for_signal(arguments: &str) -> Option<u64> {
 }
 
 /// Returns a number that tells rooms apart where a rare mistake does no harm.
-pub(crate) fn room_number(room: &Room) -> u64 {
+fn room_number(room: &Room) -> u64 {
+    number_of(room.as_str())
+}
+
+fn number_of(text: &str) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
 
     let mut hasher = DefaultHasher::new();
-    room.as_str().hash(&mut hasher);
+    text.hash(&mut hasher);
     hasher.finish()
 }
 

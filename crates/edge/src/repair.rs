@@ -9,7 +9,7 @@ use carillon_protocol::headers::name;
 use carillon_protocol::names::Room;
 
 use crate::client::Closing;
-use crate::delivery::{set_range, walk};
+use crate::delivery::walk;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
@@ -121,6 +121,6 @@ fn replayed(namespace: &Namespace, room: &Room, message: StoredMessage) -> Optio
         return None;
     }
     let event = Event::from_message(|header| message.headers.get(header), message.body.clone())?;
-    let set = message.headers.get(name::SET).and_then(|value| set_range(value, message.sequence));
+    let set = message.headers.get(name::SET);
     Some(namespace.broadcast(event, room, Some(message.sequence), set))
 }

@@ -1,6 +1,6 @@
 //! One connection of one client to one namespace, and what it has been sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -21,6 +21,8 @@ use crate::record::Keeper;
 use crate::rules::SessionLimits;
 use crate::user::User;
 
+/// Lists of rooms that are remembered, so that a signal for several of a client's rooms comes once.
+const MAX_LISTS: usize = 32;
 /// Late deliveries that are remembered for a takeover.
 const MAX_LATE: usize = 256;
 
@@ -58,6 +60,8 @@ struct Cursor {
     late: Vec<(u64, u64)>,
     /// Signals are delivered.
     open: bool,
+    /// Lists of rooms of which the client got a signal, the latest last.
+    lists: VecDeque<u64>,
 }
 
 impl Session {
@@ -92,7 +96,7 @@ impl Session {
         }
         let mut cursor = self.cursor.lock();
         let Some(sequence) = broadcast.sequence else {
-            if cursor.open {
+            if cursor.open && !cursor.has_copy(broadcast) {
                 self.write(broadcast, cursor.last);
             }
             return;
@@ -256,6 +260,19 @@ impl Session {
 }
 
 impl Cursor {
+    /// Returns whether the client got another copy of a signal for a list of rooms, and notes this one.
+    fn has_copy(&mut self, signal: &Broadcast) -> bool {
+        let Some(list) = signal.list else { return false };
+        if self.lists.contains(&list) {
+            return true;
+        }
+        if self.lists.len() >= MAX_LISTS {
+            self.lists.pop_front();
+        }
+        self.lists.push_back(list);
+        false
+    }
+
     fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>) {
         if self.held.insert(sequence, Arc::clone(broadcast)).is_none() {
             self.held_bytes += broadcast.size();

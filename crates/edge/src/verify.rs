@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_secs(3);
 impl Hub {
     /// The link broke: nothing durable is delivered until every room is verified.
     pub(crate) fn link_broke(&self) {
-        if !self.broken.swap(true, Ordering::SeqCst) {
+        if !self.stop.is_cancelled() && !self.broken.swap(true, Ordering::SeqCst) {
             tracing::warn!("deliveries are held until the link stands and every room is verified");
             *self.unsynchronised.lock() = Some(self.readiness.hold("resynchronising"));
             for namespace in self.namespaces() {

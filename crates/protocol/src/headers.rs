@@ -16,12 +16,12 @@ pub mod name {
     pub const SET: &str = "Carillon-Set";
     /// Milliseconds since 1970 at which the event was accepted.
     pub const TIME: &str = "Carillon-Time";
-    /// The rooms of a list, as a JSON array.
-    pub const ROOMS: &str = "Carillon-Rooms";
     /// Why a body was refused.
     pub const REASON: &str = "Carillon-Reason";
     /// The subject on which a refused body came.
     pub const SUBJECT: &str = "Carillon-Subject";
+    /// A request of a long-polling client between two edges, as JSON.
+    pub const ENGINE: &str = "Carillon-Engine";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace context of vendors.

@@ -92,3 +92,19 @@ async fn a_client_hears_on_after_nats_was_stopped_and_started() {
     carillon_testkit::wait::until_true("the edge is ready", crate::stage::PATIENCE, async || edge.readiness.is_ready())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_for_a_list_of_rooms_comes_once() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    stage.signal_copy("user:42", "both", "list;0;2").await;
+    stage.signal_copy("all", "both", "list;1;2").await;
+    stage.signal_copy("all", "both", "other;0;1").await;
+    stage.signal("all", "end", json!(1)).await;
+    client.next_event("end").await;
+    for topic in ["user:42", "all"] {
+        assert_eq!(client.next_event("both").await["topic"], topic);
+    }
+    client.assert_no_message("second copy", |message| message["event"] == "both");
+}

@@ -71,29 +71,12 @@ impl Stage {
 
     /// Starts an edge and waits until it is ready.
     pub async fn edge(&self) -> Edge {
-        let nats = settings::Nats { url: self.nats.url(), ..settings::Nats::default() };
-        let bus = Bus::connect(&nats, "edge").await.unwrap();
-        let shared = Shared {
-            edge: self.plan.edge.clone(),
-            session: self.plan.session.clone(),
-            history: self.plan.history.clone(),
-            verifier: Verifier::new(&self.plan.auth).unwrap(),
-            auth: self.plan.auth.clone(),
-            namespaces: self.plan.namespaces.clone(),
-            nats,
-            bus,
-            streams: self.streams.clone(),
-        };
-        let readiness = Readiness::new();
-        let server = Server::bind(shared, readiness.clone()).await.unwrap();
-        let address = server.local_addr();
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(server.run(stop.clone()));
-        carillon_testkit::wait::until_true("the edge is ready", PATIENCE, async || {
-            readiness.is_ready() && tokio::net::TcpStream::connect(address).await.is_ok()
-        })
-        .await;
-        Edge { address, readiness, stop, task }
+        self.set_up().start().await
+    }
+
+    /// Returns what an edge of this stage needs.
+    pub fn set_up(&self) -> SetUp {
+        SetUp { nats: self.nats.url(), streams: self.streams.clone(), plan: self.plan.clone() }
     }
 
     /// Stores an event for a room, as a publisher does, and returns its sequence.
@@ -123,6 +106,14 @@ impl Stage {
         self.bus.publish(&subject, &event.headers(), event.payload.json().clone()).await.unwrap();
     }
 
+    /// Sends one copy of a signal for a list of rooms.
+    pub async fn signal_copy(&self, room: &str, event: &str, set: &str) {
+        let room = Room::new(room).unwrap();
+        let headers = Headers::new().with(name::EVENT, event).with(name::SET, set);
+        let subject = self.bus.subjects().delivery(&Namespace::main(), &room);
+        self.bus.publish(&subject, &headers, "1".into()).await.unwrap();
+    }
+
     /// Connects a stock Socket.IO client over WebSocket and waits until it is in.
     pub async fn sio(&self, edge: &Edge, user: &str) -> SioClient {
         let client = self.driver.sio(&edge.url(), SioOptions::websocket(tokens::dev(user)));
@@ -136,6 +127,42 @@ impl Stage {
         let client = self.driver.ws(&url, WsOptions::new());
         let welcome = client.next_of_type("welcome").await;
         (client, welcome)
+    }
+}
+
+/// What an edge is started with.
+pub struct SetUp {
+    nats: String,
+    streams: Streams,
+    plan: Plan,
+}
+
+impl SetUp {
+    /// Starts an edge and waits until it is ready.
+    pub async fn start(self) -> Edge {
+        let nats = settings::Nats { url: self.nats, ..settings::Nats::default() };
+        let bus = Bus::connect(&nats, "edge").await.unwrap();
+        let shared = Shared {
+            edge: self.plan.edge,
+            session: self.plan.session,
+            history: self.plan.history,
+            verifier: Verifier::new(&self.plan.auth).unwrap(),
+            auth: self.plan.auth,
+            namespaces: self.plan.namespaces,
+            nats,
+            bus,
+            streams: self.streams,
+        };
+        let readiness = Readiness::new();
+        let server = Server::bind(shared, readiness.clone()).await.unwrap();
+        let address = server.local_addr();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone()));
+        carillon_testkit::wait::until_true("the edge is ready", PATIENCE, async || {
+            readiness.is_ready() && tokio::net::TcpStream::connect(address).await.is_ok()
+        })
+        .await;
+        Edge { address, readiness, stop, task }
     }
 }
 
