@@ -8,7 +8,7 @@ use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::EngineId;
 use carillon_protocol::session::Transport;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::accept::{Body, Rate, Slots, empty, error, full, unavailable};
@@ -99,10 +99,15 @@ impl Front {
 
     /// A refusal with the protocol's own code, readable by pages of allowed origins.
     pub(crate) fn engine_error(&self, request: &Request<Incoming>, refused: RequestError) -> Response<Body> {
+        self.refusal(request.headers(), refused)
+    }
+
+    /// The same, where the request itself is used up.
+    pub(crate) fn refusal(&self, request: &HeaderMap, refused: RequestError) -> Response<Body> {
         let mut response = Response::new(full(refused.body()));
         *response.status_mut() = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.origins.allow(request.headers(), response.headers_mut());
+        self.origins.allow(request, response.headers_mut());
         response
     }
 

@@ -42,6 +42,12 @@ pub(crate) fn closed(transport: Transport, code: u16) {
     counter!(CLOSED, "code" => code.to_string()).increment(1);
 }
 
+/// Counts a connection that changed its transport.
+pub(crate) fn changed(from: Transport, to: Transport) {
+    gauge!(CONNECTIONS, "transport" => from.as_str()).decrement(1.0);
+    gauge!(CONNECTIONS, "transport" => to.as_str()).increment(1.0);
+}
+
 pub(crate) fn recovered(done: bool) {
     counter!(RECOVERED, "recovered" => if done { "yes" } else { "no" }).increment(1);
 }

@@ -76,6 +76,7 @@ impl Hub {
                 let answers = self.ask_clients(&ask).await;
                 self.reply(&message, &Answers { answers }).await;
             }
+            "engine" => self.serve_engine(message).await,
             "revoked" => {
                 if let Some(revoked) = read::<Revoked>(&message) {
                     self.revoke(&revoked);

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+pub use reqwest::Client;
+
 /// A plain client: no proxy from the environment, no redirects followed, 30 s for a request.
-pub fn client() -> reqwest::Client {
+pub fn client() -> Client {
     // Fails when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(30))

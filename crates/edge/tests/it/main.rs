@@ -4,7 +4,11 @@
 
 mod deliver;
 mod handshake;
+mod mortal;
+mod polling;
 mod recover;
 mod repair;
+mod sse;
 mod stage;
 mod subscribe;
+mod upgrade;

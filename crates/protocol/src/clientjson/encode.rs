@@ -98,8 +98,9 @@ impl Error<'_> {
     }
 }
 
-/// Appends the first message of a connection; `recovered` stands where the client asked to resume.
-pub fn welcome(out: &mut Vec<u8>, sid: &str, user: Option<&str>, recovered: Option<bool>) {
+/// Appends the first message of a connection; `recovered` stands where the client asked to resume, and `offset`
+/// where it cannot ask for one.
+pub fn welcome(out: &mut Vec<u8>, sid: &str, user: Option<&str>, recovered: Option<bool>, offset: Option<Offset>) {
     let mut object = Object::typed(out, "welcome");
     object.string("sid", sid);
     match user {
@@ -108,6 +109,9 @@ pub fn welcome(out: &mut Vec<u8>, sid: &str, user: Option<&str>, recovered: Opti
     }
     if let Some(recovered) = recovered {
         object.raw("recovered", if recovered { "true" } else { "false" });
+    }
+    if let Some(offset) = offset {
+        object.offset("offset", offset);
     }
     object.close();
 }

@@ -195,11 +195,11 @@ fn answers_have_the_agreed_form() {
     let o = "00000001000000000002";
     for (text, expected) in [
         (
-            written(|out| encode::welcome(out, "s", Some("u"), None)),
+            written(|out| encode::welcome(out, "s", Some("u"), None, None)),
             json!({"type":"welcome","sid":"s","userId":"u"}),
         ),
         (
-            written(|out| encode::welcome(out, "s", None, Some(true))),
+            written(|out| encode::welcome(out, "s", None, Some(true), None)),
             json!({"type":"welcome","sid":"s","userId":null,"recovered":true}),
         ),
         (

@@ -1,0 +1,398 @@
+//! The task of one session that polls: it answers polls, and knows whether the client is still there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use carillon_protocol::engineio::{RequestError, Writer, fixed};
+use carillon_protocol::message::Relay;
+use carillon_protocol::session::Transport;
+use carillon_protocol::websocket::close;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::neighbours::Neighbour;
+use super::{Answer, Answered, Command, Engine};
+use crate::client::Closing;
+use crate::frame::Chunk;
+use crate::hub::Hub;
+use crate::metrics;
+use crate::outbox::Sink;
+
+/// Bytes of one answer, beyond its first packet.
+const MAX_ANSWER: usize = 128 * 1024;
+/// Requests that wait for the same answer: a poll and its repetitions.
+const MAX_WAITERS: usize = 4;
+/// Earlier polls that are recognised when a proxy repeats one of them late.
+const REMEMBERED: usize = 4;
+/// How long a poll stays open while the client is about to change to a WebSocket.
+const NUDGE: Duration = Duration::from_millis(100);
+/// How long a client may take to change to a WebSocket, and how long its last words wait for it.
+pub(crate) const CHANGE: Duration = Duration::from_secs(15);
+const FAREWELL: Duration = Duration::from_secs(2);
+
+struct Driver {
+    hub: Arc<Hub>,
+    engine: Arc<Engine>,
+    open: Option<Poll>,
+    /// The answer that is not known to have arrived.
+    last: Option<(Option<String>, Answer)>,
+    earlier: VecDeque<String>,
+    /// When the client was heard or answered last: it must poll again soon.
+    answered: Instant,
+    probing: Option<Instant>,
+    relay: Option<(Relay, Arc<Neighbour>)>,
+    pinged: Option<Instant>,
+    ping_at: Instant,
+}
+
+/// A poll that waits.
+struct Poll {
+    t: Option<String>,
+    since: Instant,
+    waiters: Vec<oneshot::Sender<Answered>>,
+}
+
+/// How the task ends.
+enum Left {
+    Closed(Closing),
+    /// The socket's task has the session now.
+    GivenUp(oneshot::Sender<()>),
+}
+
+/// Serves a session until it ends or is given up to a socket of this edge.
+pub(super) async fn run(hub: Arc<Hub>, engine: Arc<Engine>, mut commands: mpsc::Receiver<Command>) {
+    metrics::opened(Transport::Polling);
+    let now = Instant::now();
+    let ping_at = now + hub.config.ping_interval;
+    let mut driver = Driver {
+        hub: Arc::clone(&hub),
+        engine: Arc::clone(&engine),
+        open: None,
+        last: None,
+        earlier: VecDeque::new(),
+        answered: now,
+        probing: None,
+        relay: None,
+        pinged: None,
+        ping_at,
+    };
+    match driver.serve(&mut commands).await {
+        Left::GivenUp(answer) => {
+            hub.engines.remove(engine.id);
+            // The socket's task may be gone with its socket.
+            if answer.send(()).is_err() {
+                engine.conversation.end("transport error").await;
+                metrics::closed(Transport::Polling, close::NORMAL);
+            }
+        }
+        Left::Closed(closing) => {
+            let end = engine.conversation.end(&closing.reason);
+            tokio::join!(end, driver.say_farewell(&closing, &mut commands));
+            hub.engines.remove(engine.id);
+            metrics::closed(engine.client.transport(), closing.code);
+        }
+    }
+}
+
+impl Driver {
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Left {
+        loop {
+            if let Some(closing) = self.engine.client.closing() {
+                return Left::Closed(closing);
+            }
+            self.answer_with_what_waits();
+            let front = self.relay.as_ref().map(|(_, front)| Arc::clone(front));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => if let Err(left) = self.take(command) {
+                        return left;
+                    },
+                    None => return Left::Closed(gone("transport error")),
+                },
+                () = self.engine.client.woken() => {}
+                () = tokio::time::sleep_until(self.deadline()) => if let Err(closing) = self.tick() {
+                    return Left::Closed(closing);
+                },
+                () = lost(front) => return Left::Closed(gone("transport error")),
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) -> Result<(), Left> {
+        match command {
+            Command::Poll { t, relay, answer } => self.take_poll(t, relay, answer).map_err(Left::Closed)?,
+            Command::Pong => {
+                self.pinged = None;
+                self.ping_at = Instant::now() + self.hub.config.ping_interval;
+            }
+            Command::Close => {
+                let reason = "transport close".to_owned();
+                return Err(Left::Closed(Closing {
+                    code: close::NORMAL,
+                    reason,
+                    flush: false,
+                }));
+            }
+            Command::Probe { answer } => {
+                self.probing = Some(Instant::now() + CHANGE);
+                let _ = answer.send(());
+            }
+            Command::Serves { relay, answer } => {
+                let _ = answer.send(self.relay.as_ref().map(|(relay, _)| *relay) == relay);
+            }
+            Command::Relay { relay, answer } => {
+                let changed = self.change_to(relay);
+                let _ = answer.send(changed);
+            }
+            Command::GiveUp { answer } => {
+                self.release_poll();
+                return Err(Left::GivenUp(answer));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_poll(
+        &mut self,
+        t: Option<String>,
+        relay: Option<Relay>,
+        answer: oneshot::Sender<Answered>,
+    ) -> Result<(), Closing> {
+        if let Some((answered, last)) = &self.last
+            && t.is_some()
+            && *answered == t
+        {
+            let _ = answer.send(Ok(last.clone()));
+            return Ok(());
+        }
+        if self.relay.as_ref().map(|(relay, _)| *relay) != relay {
+            // The client has changed to a WebSocket; what polls here is late, or not the client.
+            let _ = answer.send(Err(RequestError::BadRequest));
+            return Ok(());
+        }
+        if let Some(t) = &t
+            && self.earlier.contains(t)
+        {
+            let _ = answer.send(Ok(Answer {
+                body: Bytes::from_static(fixed::NOOP.as_bytes()),
+                last: false,
+            }));
+            return Ok(());
+        }
+        if let Some(open) = &mut self.open {
+            open.waiters.retain(|waiter| !waiter.is_closed());
+            if open.t == t && t.is_some() && open.waiters.len() < MAX_WAITERS {
+                open.waiters.push(answer);
+                return Ok(());
+            }
+            if !open.waiters.is_empty() {
+                let _ = answer.send(Err(RequestError::BadRequest));
+                metrics::error("bad_frame");
+                let reason = "bad_request: two polls at once".to_owned();
+                return Err(Closing {
+                    code: close::PROTOCOL_ERROR,
+                    reason,
+                    flush: false,
+                });
+            }
+        }
+        // That the client polls again shows that it has the last answer.
+        if let Some((Some(t), _)) = self.last.take() {
+            self.earlier.truncate(REMEMBERED - 1);
+            self.earlier.push_front(t);
+        }
+        self.open = Some(Poll {
+            t,
+            since: Instant::now(),
+            waiters: vec![answer],
+        });
+        Ok(())
+    }
+
+    fn answer_with_what_waits(&mut self) {
+        if !self.engine.client.with_outbox(|outbox| outbox.is_waiting()) || !self.has_open_poll() {
+            return;
+        }
+        let chunks = self.engine.client.with_outbox(|outbox| outbox.take(MAX_ANSWER));
+        let body = self.encode(&chunks);
+        self.answer(Ok(Answer { body, last: false }));
+    }
+
+    /// Returns whether somebody waits for an answer.
+    fn has_open_poll(&mut self) -> bool {
+        if let Some(open) = &mut self.open {
+            open.waiters.retain(|waiter| !waiter.is_closed());
+            if open.waiters.is_empty() {
+                self.open = None;
+                self.answered = Instant::now();
+            }
+        }
+        self.open.is_some()
+    }
+
+    fn answer(&mut self, answered: Answered) {
+        let Some(open) = self.open.take() else { return };
+        for waiter in open.waiters {
+            let _ = waiter.send(answered.clone());
+        }
+        self.answered = Instant::now();
+        if let Ok(answer) = answered {
+            self.last = Some((open.t, answer));
+        }
+    }
+
+    /// Answers an open poll with nothing.
+    fn release_poll(&mut self) {
+        self.answer(Ok(Answer {
+            body: Bytes::from_static(fixed::NOOP.as_bytes()),
+            last: false,
+        }));
+    }
+
+    /// A relay writes WebSocket frames as they are; a poll takes what is inside.
+    fn encode(&self, chunks: &[Chunk]) -> Bytes {
+        if self.relay.is_some() {
+            return chunks
+                .iter()
+                .map(|chunk| &chunk.bytes[..])
+                .collect::<Vec<_>>()
+                .concat()
+                .into();
+        }
+        let mut payload = Writer::default();
+        for chunk in chunks {
+            if chunk.binary {
+                payload.binary(&chunk.payload());
+            } else {
+                payload.text(&chunk.payload());
+            }
+        }
+        payload.finish().into()
+    }
+
+    fn change_to(&mut self, relay: Relay) -> Result<(), RequestError> {
+        if let Some((current, _)) = &self.relay {
+            return if *current == relay {
+                Ok(())
+            } else {
+                Err(RequestError::BadRequest)
+            };
+        }
+        if self.probing.is_none() {
+            return Err(RequestError::BadRequest);
+        }
+        self.release_poll();
+        // The client changes when its last poll was answered, so it has that answer.
+        self.last = None;
+        self.probing = None;
+        self.relay = Some((relay, self.hub.neighbour(relay.edge)));
+        self.answered = Instant::now();
+        self.engine.client.change_sink(Transport::Websocket, Sink::Pull);
+        metrics::changed(Transport::Polling, Transport::Websocket);
+        self.hub.note_transport(&self.engine.conversation);
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        let timeout = self.hub.config.ping_timeout;
+        let mut deadline = self.pinged.map_or(self.ping_at, |pinged| pinged + timeout);
+        if let Some(until) = self.probing {
+            deadline = deadline.min(self.open.as_ref().map_or(until, |open| open.since + NUDGE));
+        } else if self.open.is_none() {
+            deadline = deadline.min(self.answered + timeout);
+        }
+        deadline
+    }
+
+    fn tick(&mut self) -> Result<(), Closing> {
+        let now = Instant::now();
+        let timeout = self.hub.config.ping_timeout;
+        if let Some(until) = self.probing {
+            if self.open.as_ref().is_some_and(|open| now >= open.since + NUDGE) {
+                self.release_poll();
+            }
+            if now >= until {
+                // The upgrade failed, and polling goes on.
+                self.probing = None;
+                self.answered = now;
+            }
+        } else if !self.has_open_poll() && now >= self.answered + timeout {
+            return Err(gone("transport error"));
+        }
+        match self.pinged {
+            Some(pinged) if now >= pinged + timeout => {
+                metrics::error("timeout");
+                return Err(gone("ping timeout"));
+            }
+            None if now >= self.ping_at => {
+                if !self.engine.conversation.has_entered() {
+                    return Err(gone("no namespace was entered"));
+                }
+                self.pinged = Some(now);
+                self.engine.client.send(Chunk::text(fixed::PING.as_bytes()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the client that its transport is closed; it may have to come and ask.
+    async fn say_farewell(&mut self, closing: &Closing, commands: &mut mpsc::Receiver<Command>) {
+        let client = &self.engine.client;
+        let mut chunks = if closing.flush {
+            client.with_outbox(|outbox| outbox.take(MAX_ANSWER))
+        } else {
+            Vec::new()
+        };
+        let body = if self.relay.is_some() {
+            let mut body = self.encode(&chunks).to_vec();
+            body.extend_from_slice(&close::close(closing.code, &closing.reason));
+            body.into()
+        } else {
+            chunks.push(Chunk::text(fixed::CLOSE.as_bytes()));
+            self.encode(&chunks)
+        };
+        let farewell = Answer { body, last: true };
+        let told = self.has_open_poll();
+        self.answer(Ok(farewell.clone()));
+        let ask = async {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Poll { t, answer, .. } => {
+                        let last = self
+                            .last
+                            .take()
+                            .filter(|(answered, _)| t.is_some() && *answered == t);
+                        let repeated = last.is_some();
+                        let _ = answer.send(Ok(last.map_or_else(|| farewell.clone(), |(_, answer)| answer)));
+                        if !repeated {
+                            return;
+                        }
+                    }
+                    // Whoever asks for anything else learns that the session is gone.
+                    command => drop(command),
+                }
+            }
+        };
+        if !told {
+            let _ = tokio::time::timeout(FAREWELL, ask).await;
+        }
+    }
+}
+
+async fn lost(front: Option<Arc<Neighbour>>) {
+    match front {
+        Some(front) => front.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn gone(reason: &str) -> Closing {
+    Closing {
+        code: close::POLICY,
+        reason: reason.to_owned(),
+        flush: false,
+    }
+}

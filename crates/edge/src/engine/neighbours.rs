@@ -1,0 +1,79 @@
+//! Whether the edges that hold an open request of ours are still there.
+//!
+//! NATS tells at once that nobody answers, but only when it is asked. A poll may be open for half a minute, so
+//! each edge that has one of ours is asked twice a second, however many there are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use carillon_bus::RequestError;
+use carillon_protocol::ids::EdgeId;
+use carillon_protocol::message;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+
+const INTERVAL: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions in a row that nobody answers; one may fall into a reconnect.
+const MISSES: u32 = 2;
+
+/// The edges that are being watched.
+#[derive(Default)]
+pub(crate) struct Neighbours(Mutex<HashMap<EdgeId, Weak<Neighbour>>>);
+
+/// Another edge, watched as long as this is held.
+pub(crate) struct Neighbour(CancellationToken);
+
+impl Neighbour {
+    /// Waits until the edge is gone.
+    pub(crate) async fn gone(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+impl Hub {
+    /// Watches another edge.
+    pub(crate) fn neighbour(self: &Arc<Self>, edge: EdgeId) -> Arc<Neighbour> {
+        let mut table = self.neighbours.0.lock();
+        if let Some(known) = table
+            .get(&edge)
+            .and_then(Weak::upgrade)
+            .filter(|known| !known.0.is_cancelled())
+        {
+            return known;
+        }
+        let neighbour = Arc::new(Neighbour(CancellationToken::new()));
+        table.insert(edge, Arc::downgrade(&neighbour));
+        tokio::spawn(Arc::clone(self).watch_neighbour(edge, Arc::downgrade(&neighbour)));
+        neighbour
+    }
+
+    async fn watch_neighbour(self: Arc<Self>, edge: EdgeId, neighbour: Weak<Neighbour>) {
+        let mut misses = 0;
+        while misses < MISSES && neighbour.strong_count() > 0 {
+            tokio::time::sleep(INTERVAL).await;
+            match self
+                .ask_edge(edge, &message::Engine::Alive, Bytes::new(), TIMEOUT)
+                .await
+            {
+                Err(RequestError::NoResponders) => misses += 1,
+                // A link of ours that is down says nothing about the other side.
+                Ok(_) | Err(RequestError::Timeout | RequestError::Away) => misses = 0,
+            }
+        }
+        let mut table = self.neighbours.0.lock();
+        if let Some(neighbour) = neighbour.upgrade() {
+            neighbour.0.cancel();
+        }
+        if table
+            .get(&edge)
+            .is_some_and(|known| Weak::ptr_eq(known, &neighbour))
+        {
+            table.remove(&edge);
+        }
+    }
+}
