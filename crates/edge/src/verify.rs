@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use carillon_bus::HistoryError;
+use carillon_protocol::names::{self, Room};
+use serde::Deserialize;
 
 use crate::hub::Hub;
 use crate::namespace::Namespace;
+use crate::room::Cell;
 
 /// How often the watermark is raised by a probe.
 const PROBE: Duration = Duration::from_secs(5);
@@ -16,6 +19,13 @@ const PROBE: Duration = Duration::from_secs(5);
 const CHECK_EVERY: u64 = 12;
 /// A probe that takes longer means that deliveries may be missing.
 const LATE: Duration = Duration::from_secs(3);
+
+/// A publisher's word that deliveries of these rooms may have been missed.
+#[derive(Deserialize)]
+struct Doubt {
+    namespace: names::Namespace,
+    rooms: Vec<Room>,
+}
 
 impl Hub {
     /// The link broke: nothing durable is delivered until every room is verified.
@@ -49,7 +59,8 @@ impl Hub {
     /// Verifies after every break, and raises the watermark in between, until the edge stops.
     pub(crate) async fn verify_deliveries(self: Arc<Self>) {
         // The first connection is a break as well: the namespaces are held from the start.
-        let mut orders = self.bus.subscribe(&self.bus.subjects().all("sync"), None).await.ok();
+        let subject = self.bus.subjects().all("sync");
+        let mut orders = self.bus.subscribe(&subject, None).await.ok();
         let mut tick = tokio::time::interval(PROBE);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0u64;
@@ -68,7 +79,10 @@ impl Hub {
                     }
                     self.link_is_verified();
                 }
-                _ = order => self.check_all().await,
+                order = order => match order {
+                    Some(order) => self.check_after(&order.body).await,
+                    None => orders = self.bus.subscribe(&subject, None).await.ok(),
+                },
                 _ = tick.tick() => {
                     ticks += 1;
                     self.raise_watermarks(ticks.is_multiple_of(CHECK_EVERY)).await;
@@ -92,11 +106,21 @@ impl Hub {
         }
     }
 
-    async fn check_all(self: &Arc<Self>) {
-        for namespace in self.namespaces() {
-            namespace.hold();
-            self.verify_after_trouble(namespace).await;
-            namespace.release();
+    /// Checks the rooms that a publisher is in doubt about; those of which nobody is here cost nothing.
+    async fn check_after(self: &Arc<Self>, doubt: &[u8]) {
+        let Ok(doubt) = serde_json::from_slice::<Doubt>(doubt) else { return };
+        let Some(namespace) = self.namespace(doubt.namespace.as_str()) else { return };
+        let cells: Vec<Arc<Cell>> = doubt.rooms.iter().filter_map(|room| namespace.rooms.find(room)).collect();
+        if cells.is_empty() {
+            return;
+        }
+        let from = namespace.watermark();
+        let until = namespace.pass_barrier(self, None).await;
+        if let Err(error) = self.compare(namespace, &cells, until).await {
+            tracing::debug!(%error, "rooms cannot be compared, the next check will");
+        }
+        if from > 0 {
+            self.record_trouble(namespace, from, until).await;
         }
     }
 
@@ -113,7 +137,7 @@ impl Hub {
     async fn verify(self: &Arc<Self>, namespace: &Arc<Namespace>) {
         loop {
             let sequence = namespace.pass_barrier(self, None).await;
-            match self.compare(namespace, sequence).await {
+            match self.compare(namespace, &namespace.rooms.all(), sequence).await {
                 Ok(()) => {
                     namespace.raise_watermark(sequence);
                     return;
@@ -129,10 +153,14 @@ impl Hub {
         }
     }
 
-    async fn compare(self: &Arc<Self>, namespace: &Arc<Namespace>, at_least: u64) -> Result<(), HistoryError> {
+    async fn compare(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        cells: &[Arc<Cell>],
+        at_least: u64,
+    ) -> Result<(), HistoryError> {
         let subjects = self.bus.subjects();
         let probe = subjects.probe(&namespace.name, self.id);
-        let cells = namespace.rooms.all();
         // One place of each request is for the probe, without which an empty answer would tell nothing.
         for cells in cells.chunks(1000) {
             let mut asked: Vec<String> = cells.iter().map(|cell| subjects.event(&namespace.name, &cell.room)).collect();

@@ -42,7 +42,8 @@ async fn a_missing_tail_is_found_when_a_publisher_says_so() {
     stage.publish("user:42", "tail", json!(1)).await;
     stage.with_republish(republish).await;
     let subject = stage.bus.subjects().sync(&stage.streams.of(&Namespace::main()).unwrap().name);
-    stage.bus.publish(&subject, &Headers::new(), "{}".into()).await.unwrap();
+    let doubt = json!({ "from": 1, "namespace": "/", "rooms": ["user:42"] }).to_string();
+    stage.bus.publish(&subject, &Headers::new(), doubt.into()).await.unwrap();
     assert_eq!(client.next_event("tail").await["payload"], 1);
     // It comes once, and what follows is in order.
     stage.publish("user:42", "end", json!(2)).await;
