@@ -15,6 +15,7 @@ export function open({ kind, urls, opts = {}, members }) {
   return {
     status: () => status(fleet, acks),
     ledger: () => fleet.map((member) => ({ name: member.name, ...member.tally, ...member.ledger.summary() })),
+    watch: () => watch(fleet),
     emitAll: ({ event, args = [], timeout = 10_000 }) => {
       for (const member of fleet) {
         acks.asked += 1;
@@ -42,6 +43,20 @@ function status(fleet, acks) {
     }
     for (const key of ["connects", "recovered", "unrecovered", "upgrades"]) total[key] += tally[key];
     for (const [error, times] of Object.entries(tally.errors)) count(total.errors, error, times);
+  }
+  return total;
+}
+
+// The sums over all members, and who heard nothing for the longest time.
+function watch(fleet) {
+  const total = { silenceMs: 0, quietest: "", received: 0, missing: 0, duplicates: 0, disordered: 0 };
+  for (const member of fleet) {
+    const one = member.ledger.watch();
+    for (const key of ["received", "missing", "duplicates", "disordered"]) total[key] += one[key];
+    if (one.silenceMs > total.silenceMs) {
+      total.silenceMs = one.silenceMs;
+      total.quietest = member.name;
+    }
   }
   return total;
 }
@@ -130,7 +145,10 @@ function wsMember({ name, token, topics = [], urls, index, opts }) {
     attempt += 1;
     settled = false;
     subscribed = new Set();
-    socket = new WebSocket(url, opts.protocols ?? [], { headers: opts.headers ?? {} });
+    socket = new WebSocket(url, opts.protocols ?? [], {
+      headers: opts.headers ?? {},
+      handshakeTimeout: opts.timeout,
+    });
     socket.on("message", (data) => receive(JSON.parse(data.toString())));
     socket.on("error", (error) => count(tally.errors, `error: ${error.message}`));
     socket.on("close", (code) => {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-pub use self::fleet::{Acks, Fleet, FleetPlan, Kind, Ledger, Member, Status, StreamLedger};
+pub use self::fleet::{Acks, Fleet, FleetPlan, Kind, Ledger, Member, Status, StreamLedger, Trouble, Watch};
 pub use self::sio::{Connected, Event, Refused, SioClient, SioOptions};
 pub use self::sse::{SseClient, SseMessage};
 pub use self::ws::{Closed, Rejected, WsClient, WsOptions};

@@ -65,7 +65,7 @@ pub struct FleetPlan {
     pub kind: Kind,
     /// The addresses: of namespaces for Socket.IO, of `/ws` otherwise.
     pub urls: Vec<String>,
-    /// Options of every Socket.IO client.
+    /// Options of every Socket.IO client; the time that a connect may take, `timeout`, is for both kinds.
     pub options: SioOptions,
     /// The clients.
     pub members: Vec<Member>,
@@ -138,8 +138,37 @@ pub struct Ledger {
     /// Events read again because a resume was interrupted and asked for a second time (`/ws`).
     #[serde(default)]
     pub reread: u64,
+    /// The first gaps, duplicates and disorders, as they were seen.
+    pub trouble: Vec<Trouble>,
     /// The numbered events by their stream key, `data.s`.
     pub streams: BTreeMap<String, StreamLedger>,
+}
+
+/// A number that was not the next one.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Trouble {
+    /// When it came, in milliseconds since 1970.
+    pub at: u64,
+    /// What came, and after what.
+    pub text: String,
+}
+
+/// The sums over all members of a fleet, so far.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watch {
+    /// The longest time that a member heard nothing numbered, since the last watch.
+    pub silence_ms: u64,
+    /// That member.
+    pub quietest: String,
+    /// Numbered events that came.
+    pub received: u64,
+    /// Numbers that were passed over and have not come yet.
+    pub missing: u64,
+    /// Numbers that came again.
+    pub duplicates: u64,
+    /// Numbers that came after a higher one.
+    pub disordered: u64,
 }
 
 /// What one member got of one stream of numbers.
@@ -212,6 +241,11 @@ impl Fleet {
     /// What each member got so far.
     pub async fn ledger(&self) -> Vec<Ledger> {
         from(self.ask("ledger", json!({})).await)
+    }
+
+    /// What all members got so far, and the longest silence since the last call.
+    pub async fn watch(&self) -> Watch {
+        from(self.ask("watch", json!({})).await)
     }
 
     /// Lets every member emit this event and ask for an acknowledgement; [`Status::acks`] counts them.

@@ -74,6 +74,18 @@ async fn a_ledger_tells_gaps_duplicates_and_disorder() {
     assert_eq!((stream.duplicates, stream.disordered), (1, 1));
     assert_eq!(stream.examples, ["7 after 12", "12 again after 12"]);
     assert!(!stream.is_exactly(5, 12));
+    let trouble: Vec<&str> = ledger[0].trouble.iter().map(|one| one.text.as_str()).collect();
+    assert_eq!(
+        trouble,
+        [
+            "room: 9 after 6",
+            "room: 7 late, after 12",
+            "room: 12 again, after 12"
+        ]
+    );
+    let watch = fleet.watch().await;
+    assert_eq!((watch.received, watch.missing), (8, 1));
+    assert_eq!((watch.duplicates, watch.disordered), (1, 1));
 
     fleet.close_all().await;
     fleet
