@@ -13,6 +13,9 @@ use crate::connection::{Bus, LinkState};
 use crate::store::StoreError;
 use crate::streams::stream_name;
 
+/// Pause before a read that nothing answered is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// The buckets of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bucket {
@@ -95,6 +98,20 @@ impl Table {
             .last(key)
             .await?
             .and_then(|(entry, gone)| (!gone).then_some(entry)))
+    }
+
+    /// Like [`Table::get`], asked again for as long as nothing answers, up to `patience`: a new bucket of a
+    /// cluster has no leader yet.
+    pub async fn get_within(&self, key: &str, patience: Duration) -> Result<Option<Entry>, TableError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.get(key).await {
+                Err(TableError::Away) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Writes a key that does not exist, and returns its revision.

@@ -35,6 +35,8 @@ use crate::tls::Tls;
 const LAST: Duration = Duration::from_secs(2);
 /// Name of the key in the bucket CLUSTER under which session ids are signed.
 const KEY: &str = "session.key";
+/// How long the edge waits at its start for a bucket to answer.
+const START: Duration = Duration::from_secs(60);
 
 /// What an edge is made of, beside the listener.
 pub struct Shared {
@@ -231,12 +233,13 @@ fn namespaces(shared: &Shared) -> Result<Vec<Arc<Namespace>>, BindError> {
 async fn session_key(bus: &Bus) -> Result<Vec<u8>, TableError> {
     let table = bus.table(Bucket::Cluster);
     loop {
-        if let Some(entry) = table.get(KEY).await? {
+        if let Some(entry) = table.get_within(KEY, START).await? {
             return Ok(entry.value.to_vec());
         }
         let random: [u8; 32] = rand::random();
         match table.create(KEY, random.to_vec().into(), None).await {
-            Ok(_) | Err(TableError::Conflict) => {}
+            // Without an answer the next read tells.
+            Ok(_) | Err(TableError::Conflict | TableError::Away) => {}
             Err(error) => return Err(error),
         }
     }

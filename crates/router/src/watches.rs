@@ -14,6 +14,8 @@ use crate::metrics;
 
 /// The key in CLUSTER that says when some router was last known to run.
 const ALIVE: &str = "router.alive";
+/// How long a router waits at its start for the bucket to answer.
+const START: Duration = Duration::from_secs(60);
 /// How often a router tries to be heard until it is.
 const EAGER: Duration = Duration::from_millis(200);
 /// How often readiness is looked at.
@@ -32,7 +34,7 @@ struct Renewal {
 
 /// Returns when some router was last known to run, in milliseconds since 1970; now if none ever was.
 pub(crate) async fn last_alive(bus: &Bus) -> Result<u64, TableError> {
-    let entry = bus.table(Bucket::Cluster).get(ALIVE).await?;
+    let entry = bus.table(Bucket::Cluster).get_within(ALIVE, START).await?;
     let alive = entry.and_then(|entry| serde_json::from_slice::<Alive>(&entry.value).ok());
     Ok(alive.map_or_else(history::now, |alive| alive.at.min(history::now())))
 }
