@@ -35,7 +35,7 @@ down: ## stop the containers, and keep what NATS stored (ARGS=--volumes removes 
 
 .PHONY: load
 load: nats-server ## a short load test of a cluster that it starts (SCENARIO=storm, unicast, room, chat, kill, soak)
-	loadtest/run $(SCENARIO)
+	loadtest/k6/run $(SCENARIO)
 
 .PHONY: fmt
 fmt: ## format the sources

@@ -73,20 +73,25 @@ class Client:
 
     def __init__(self, edge, namespace, jwt):
         self.prefix = "" if namespace == "/" else namespace + ","
-        self.url = f"{edge}/socket.io/?EIO=4&transport=polling"
-        opened = retried("GET", self.url)
+        self.url, self.requests = f"{edge}/socket.io/?EIO=4&transport=polling", 0
+        opened = retried("GET", self.address())
         self.url += "&sid=" + json.loads(opened[1:])["sid"]
         self.post("40" + self.prefix + json.dumps({"token": jwt}))
         answer = self.until(lambda packet: packet.startswith(("40", "44")))
         if answer.startswith("44"):
             sys.exit(f"the edge refuses the client: {answer[2:]}")
 
+    def address(self):
+        """A request with the same `t` would count as a repetition."""
+        self.requests += 1
+        return f"{self.url}&t={self.requests}"
+
     def post(self, packet):
-        http("POST", self.url, packet, {"Content-Type": "text/plain;charset=UTF-8"})
+        http("POST", self.address(), packet, {"Content-Type": "text/plain;charset=UTF-8"})
 
     def until(self, wanted):
         while time.monotonic() < DEADLINE:
-            for packet in http("GET", self.url).split(SEPARATOR):
+            for packet in http("GET", self.address()).split(SEPARATOR):
                 if packet == "2":
                     self.post("3")
                 elif wanted(packet):
