@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use carillon_bus::RequestError;
@@ -21,9 +21,16 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions in a row that nobody answers; one may fall into a reconnect.
 const MISSES: u32 = 2;
 
+/// How long other edges may take longer than this one to find NATS again after it was away.
+const SETTLE: Duration = Duration::from_secs(4);
+
 /// The edges that are being watched.
 #[derive(Default)]
-pub(crate) struct Neighbours(Mutex<HashMap<EdgeId, Weak<Neighbour>>>);
+pub(crate) struct Neighbours {
+    table: Mutex<HashMap<EdgeId, Weak<Neighbour>>>,
+    /// The connection to NATS, and since when it was noticed.
+    link: Mutex<Option<(u64, Instant)>>,
+}
 
 /// Another edge, watched as long as this is held.
 pub(crate) struct Neighbour(CancellationToken);
@@ -38,7 +45,7 @@ impl Neighbour {
 impl Hub {
     /// Watches another edge.
     pub(crate) fn neighbour(self: &Arc<Self>, edge: EdgeId) -> Arc<Neighbour> {
-        let mut table = self.neighbours.0.lock();
+        let mut table = self.neighbours.table.lock();
         if let Some(known) = table
             .get(&edge)
             .and_then(Weak::upgrade)
@@ -52,6 +59,19 @@ impl Hub {
         neighbour
     }
 
+    /// Returns whether NATS came back just now, so that an edge may be there although it does not answer yet.
+    pub(super) fn has_just_reconnected(&self) -> bool {
+        let generation = self.bus.link_state().borrow().generation;
+        let mut link = self.neighbours.link.lock();
+        match *link {
+            Some((known, since)) if known == generation => generation > 1 && since.elapsed() < SETTLE,
+            _ => {
+                *link = Some((generation, Instant::now()));
+                generation > 1
+            }
+        }
+    }
+
     async fn watch_neighbour(self: Arc<Self>, edge: EdgeId, neighbour: Weak<Neighbour>) {
         let mut misses = 0;
         while misses < MISSES && neighbour.strong_count() > 0 {
@@ -60,12 +80,12 @@ impl Hub {
                 .ask_edge(edge, &message::Engine::Alive, Bytes::new(), TIMEOUT)
                 .await
             {
-                Err(RequestError::NoResponders) => misses += 1,
+                Err(RequestError::NoResponders) if !self.has_just_reconnected() => misses += 1,
                 // A link of ours that is down says nothing about the other side.
-                Ok(_) | Err(RequestError::Timeout | RequestError::Away) => misses = 0,
+                Ok(_) | Err(_) => misses = 0,
             }
         }
-        let mut table = self.neighbours.0.lock();
+        let mut table = self.neighbours.table.lock();
         if let Some(neighbour) = neighbour.upgrade() {
             neighbour.0.cancel();
         }

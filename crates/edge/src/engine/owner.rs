@@ -18,6 +18,8 @@ const QUICK: Duration = Duration::from_millis(500);
 /// Attempts at an owner that does not seem to be there, and the pause between them.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
+/// Room for the head of a message.
+const HEAD: usize = 1024;
 /// How long a request may wait for NATS to come back.
 const AWAY: Duration = Duration::from_secs(10);
 /// How long an owner may take for what it does at once, and for the packets of a post.
@@ -89,6 +91,9 @@ impl Hub {
         body: Bytes,
         time: Duration,
     ) -> Answered {
+        if !self.fits(&body) {
+            return Err(RequestError::BadRequest);
+        }
         let mut link = self.bus.link_state();
         let mut missed = 0;
         loop {
@@ -114,17 +119,18 @@ impl Hub {
             };
             match asked {
                 Ok(message) => return read(&message),
-                Err(BusError::NoResponders) if missed + 1 < ATTEMPTS => {
+                Err(BusError::NoResponders) if missed + 1 < ATTEMPTS || self.has_just_reconnected() => {
                     missed += 1;
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(BusError::Away) => {
+                Err(BusError::Away) if missed + 1 < ATTEMPTS => {
+                    missed += 1;
                     let back = link.wait_for(|state| state.connected);
                     if !matches!(tokio::time::timeout(AWAY, back).await, Ok(Ok(_))) {
                         return Err(RequestError::UnknownSession);
                     }
                 }
-                Err(BusError::NoResponders | BusError::Timeout) => return Err(RequestError::UnknownSession),
+                Err(_) => return Err(RequestError::UnknownSession),
             }
         }
     }
@@ -154,6 +160,8 @@ impl Hub {
         let answered = self.engage(request, message.body).await;
         let Some(reply) = message.reply else { return };
         let (engaged, body) = match answered {
+            // The client reconnects and is recovered.
+            Ok(answer) if !self.fits(&answer.body) => (Engaged::Unknown, Bytes::new()),
             Ok(answer) if answer.last => (Engaged::Last, answer.body),
             Ok(answer) => (Engaged::Done, answer.body),
             Err(RequestError::UnknownSession) => (Engaged::Unknown, Bytes::new()),
@@ -167,6 +175,11 @@ impl Hub {
         {
             tracing::warn!(%error, "answer to another edge was not sent");
         }
+    }
+
+    /// Returns whether NATS takes a message with this body.
+    fn fits(&self, body: &Bytes) -> bool {
+        body.len() + HEAD <= self.bus.max_payload()
     }
 
     async fn engage(&self, request: message::Engine, body: Bytes) -> Answered {

@@ -464,3 +464,43 @@ async fn a_draining_edge_hands_its_polling_clients_on() {
         assert_eq!((again.recovered, again.sid), (true, sid));
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_at_another_edge_outlives_a_restart_of_nats() {
+    let mut stage = Stage::start().await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    let proxy = RoundRobin::start([first.address, second.address]).await;
+    // Sessions are opened at the first edge, and served at the second.
+    proxy.plan(|seen| Action::To(usize::from(seen.target.contains("sid="))));
+    let polling = stage
+        .driver
+        .sio(proxy.url(), SioOptions::polling(tokens::dev("42")));
+    let relayed = stage
+        .driver
+        .sio(proxy.url(), SioOptions::new().token(tokens::dev("42")));
+    for client in [&polling, &relayed] {
+        client.set_patience(Duration::from_secs(30));
+        client.connected().await;
+    }
+    relayed.upgraded().await;
+    stage.publish("user:42", "before", json!(1)).await;
+    for client in [&polling, &relayed] {
+        client.next_event("before").await;
+    }
+    stage.nats.stop().await;
+    until_true("the edges are not ready", PATIENCE, async || {
+        !first.readiness.is_ready() && !second.readiness.is_ready()
+    })
+    .await;
+    stage.nats.restart().await;
+    let link = stage.bus.link_state();
+    until_true("the stage is connected", PATIENCE, async || {
+        link.borrow().connected
+    })
+    .await;
+    stage.publish("user:42", "after", json!(2)).await;
+    for client in [&polling, &relayed] {
+        client.next_event("after").await;
+        client.assert_stayed_connected();
+    }
+}
