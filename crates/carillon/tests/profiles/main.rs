@@ -8,8 +8,10 @@ mod expedientes;
 mod gamilit;
 mod guide;
 mod hostile;
+mod migrating;
 mod nexus;
 mod sensores;
 
 mod examples;
 mod protocol_docs;
+mod published_rules;
