@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use carillon_testkit::clients::WsOptions;
-use carillon_testkit::{net, optional, wait};
+use carillon_testkit::{nats, net, optional, wait};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 
@@ -59,25 +59,26 @@ impl Broker {
         }
     }
 
-    /// Publishes as a device does, and waits for the broker's acknowledgement.
     async fn publish(&self, topic: &str, payload: &str) {
-        let options = MqttOptions::new(format!("device-{}", fastrand()), "127.0.0.1", self.port);
-        let (client, mut events) = AsyncClient::new(options, 4);
-        client
-            .publish(topic, QoS::AtLeastOnce, false, payload.as_bytes().to_vec())
-            .await
-            .unwrap();
-        loop {
-            let event = tokio::time::timeout(LIMIT, events.poll()).await.unwrap().unwrap();
-            if matches!(event, Event::Incoming(Packet::PubAck(_))) {
-                return;
-            }
-        }
+        measure(self.port, topic, payload).await;
     }
 }
 
-fn fastrand() -> u16 {
-    net::free_port()
+/// Publishes as a device does, and waits for the acknowledgement.
+async fn measure(port: u16, topic: &str, payload: &str) {
+    let options = MqttOptions::new(format!("device-{}", net::free_port()), "127.0.0.1", port);
+    let (client, mut events) = AsyncClient::new(options, 4);
+    let payload = payload.as_bytes().to_vec();
+    client
+        .publish(topic, QoS::AtLeastOnce, false, payload)
+        .await
+        .unwrap();
+    loop {
+        let event = tokio::time::timeout(LIMIT, events.poll()).await.unwrap().unwrap();
+        if matches!(event, Event::Incoming(Packet::PubAck(_))) {
+            return;
+        }
+    }
 }
 
 #[tokio::test]
@@ -114,6 +115,28 @@ async fn what_a_broker_measures_comes_by_itself() {
             .next_matching("a text", |message| message["payload"] == "frío")
             .await;
     }
+}
+
+#[tokio::test]
+async fn devices_may_connect_to_nats_itself() {
+    let port = net::free_port();
+    let options = nats::Options {
+        extra: format!("mqtt {{ listen: \"127.0.0.1:{port}\" }}\n"),
+        ..nats::Options::default()
+    };
+    let server = nats::Server::start_with(options).await;
+    let broker = format!("mqtt://{}", net::free_addr());
+    let env = [("MQTT_URL", broker.as_str())];
+    let stage = Stage::start(profile("sensores"), &env, Some(&server.url())).await;
+    let (client, _) = stage.plain(1, claims("ana@x.example", "user")).await;
+    let body = r#"{"event":"temperature","data":{"valor":22.5}}"#;
+    measure(port, "rt/pub/main/temperature", body).await;
+    let heard = client.next_event("temperature").await;
+    assert_eq!(
+        (&heard["topic"], &heard["payload"]),
+        (&json!("temperature"), &json!({ "valor": 22.5 }))
+    );
+    assert!(heard["offset"].is_string(), "{heard}");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(crate) fn profile(name: &str) -> String {
 
 /// A running cluster with two edges.
 pub(crate) struct Stage {
-    pub(crate) process: Carillon,
+    _process: Carillon,
     pub(crate) edges: Vec<SocketAddr>,
     pub(crate) publisher: SocketAddr,
     pub(crate) router: SocketAddr,
@@ -52,8 +52,16 @@ impl Stage {
 
     /// Starts a configuration.
     pub(crate) async fn config(text: String, env: &[(&str, &str)]) -> Self {
+        Self::start(text, env, None).await
+    }
+
+    /// Starts a configuration with a nats-server of the test's own, if there is one.
+    pub(crate) async fn start(text: String, env: &[(&str, &str)], nats: Option<&str>) -> Self {
         let command = Carillon::command(env!("CARGO_BIN_EXE_carillon"), ["dev", "--edges", "2"]);
         let mut command = command.config(text).env("JWT_SECRET", SECRET);
+        if let Some(url) = nats {
+            command = command.arg("--nats").arg(url);
+        }
         for (key, value) in [
             ("CARILLON_EDGE__LISTEN", "127.0.0.1:0"),
             ("CARILLON_ROUTER__LISTEN", "127.0.0.1:0"),
@@ -84,7 +92,7 @@ impl Stage {
             router: addresses(&printed, "router")[0],
             backend: Backend::connect(&nats).await,
             nats,
-            process,
+            _process: process,
             driver,
         }
     }
