@@ -79,7 +79,9 @@ impl Durable {
             deliver_policy: match start {
                 Start::All => DeliverPolicy::All,
                 Start::New => DeliverPolicy::New,
-                Start::After(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence + 1 },
+                Start::After(sequence) => DeliverPolicy::ByStartSequence {
+                    start_sequence: sequence + 1,
+                },
             },
             filter_subjects: filters,
             ..pull::Config::default()

@@ -133,7 +133,12 @@ impl Bus {
 
     /// Returns the first and the last sequence of a stream.
     pub async fn bounds(&self, stream: &str) -> Result<(u64, u64), HistoryError> {
-        let stream = self.inner.jetstream.get_stream(stream).await.map_err(|_| HistoryError::Away)?;
+        let stream = self
+            .inner
+            .jetstream
+            .get_stream(stream)
+            .await
+            .map_err(|_| HistoryError::Away)?;
         let state = &stream.cached_info().state;
         Ok((state.first_sequence, state.last_sequence))
     }

@@ -67,7 +67,9 @@ impl Bus {
         loop {
             let request = json!({ "seq": next, "next_by_subj": filter });
             let answer: Answer = self.api(&format!("STREAM.MSG.GET.{stream}"), request).await?;
-            let Some(stored) = answer.message else { return Ok(found) };
+            let Some(stored) = answer.message else {
+                return Ok(found);
+            };
             next = stored.seq + 1;
             if stored.subject.contains(REPLACEMENT) {
                 found.push(stored.into());
@@ -97,7 +99,9 @@ impl Bus {
         request: serde_json::Value,
     ) -> Result<T, RequestError> {
         let subject = format!("$JS.API.{call}");
-        let answer = self.request(&subject, &Headers::new(), request.to_string().into(), ANSWER).await?;
+        let answer = self
+            .request(&subject, &Headers::new(), request.to_string().into(), ANSWER)
+            .await?;
         // An error of the API lacks what is asked for; the caller tries again like after an outage.
         serde_json::from_slice(&answer.body).map_err(|_| RequestError::Away)
     }
@@ -113,6 +117,11 @@ impl From<Stored> for Unreadable {
                 headers.push(name, value);
             }
         }
-        Self { sequence: stored.seq, subject: stored.subject, headers, body: decode(&stored.data).into() }
+        Self {
+            sequence: stored.seq,
+            subject: stored.subject,
+            headers,
+            body: decode(&stored.data).into(),
+        }
     }
 }

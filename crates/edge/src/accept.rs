@@ -26,8 +26,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::address::{Peer, Proxies};
 
-pub(crate) use answer::{Body, Broken, ReadError, empty, error, full, json, read, stream, unavailable};
-pub(crate) use rate::{Rate, RetryAfter};
+pub(crate) use answer::{Body, Broken, empty, error, full, json, read, stream, unavailable};
+pub(crate) use rate::Rate;
 pub(crate) use slots::{Slot, Slots};
 
 /// Connections that the kernel holds until they are accepted.

@@ -19,7 +19,10 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The acknowledgement, or an event of this name where none was asked for.
-    Reply { payload: Payload, event: Option<Arc<str>> },
+    Reply {
+        payload: Payload,
+        event: Option<Arc<str>>,
+    },
     /// Nothing was decided: an acknowledgement without arguments.
     Empty,
     /// The backend answers: the event goes there, and whoever waits for the answer waits on a task of its own.
@@ -38,7 +41,13 @@ impl Hub {
         metrics::received(&session.namespace);
         let rules = session.namespace.rules.load_full();
         let outcome = session.in_context(|context| {
-            rules.on_event(event, payload, context, &mut session.limits.lock(), Instant::now())
+            rules.on_event(
+                event,
+                payload,
+                context,
+                &mut session.limits.lock(),
+                Instant::now(),
+            )
         })?;
         let mut answer = Answer::Empty;
         for effect in outcome.effects {
@@ -47,10 +56,21 @@ impl Hub {
                 Effect::Leave(room) => {
                     self.leave(session, &room).await.map_err(|_| unavailable())?;
                 }
-                Effect::Relay { to, event, payload, durable, except_self } => {
-                    self.relay(session, to, &event, payload, durable, except_self).await?;
+                Effect::Relay {
+                    to,
+                    event,
+                    payload,
+                    durable,
+                    except_self,
+                } => {
+                    self.relay(session, to, &event, payload, durable, except_self)
+                        .await?;
                 }
-                Effect::Forward { event, payload, awaited } if awaited && wants_ack => {
+                Effect::Forward {
+                    event,
+                    payload,
+                    awaited,
+                } if awaited && wants_ack => {
                     answer = Answer::Backend { event, payload };
                 }
                 Effect::Forward { event, payload, .. } => {
@@ -65,10 +85,17 @@ impl Hub {
     }
 
     /// Joins a room if the rules allow it, within the limit of rooms.
-    pub(crate) async fn join_by_rule(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<(), Refusal> {
+    pub(crate) async fn join_by_rule(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &Room,
+    ) -> Result<(), Refusal> {
         self.may_join(session, room).await?;
         if !session.is_in(room) && session.rooms().len() >= self.config.max_rooms {
-            return Err(refusal("too_many_rooms", "this connection is in as many rooms as it may be"));
+            return Err(refusal(
+                "too_many_rooms",
+                "this connection is in as many rooms as it may be",
+            ));
         }
         self.join(session, room).await.map_err(|_| unavailable())
     }
@@ -94,9 +121,18 @@ impl Hub {
             let stored = self.bus.store(&subject, &Headers::new(), body.into()).await;
             return stored.map(|_| ()).map_err(|_| unavailable());
         }
-        let event = Event { name: event.to_owned(), payload, id: None, except, time: now() };
+        let event = Event {
+            name: event.to_owned(),
+            payload,
+            id: None,
+            except,
+            time: now(),
+        };
         let subject = self.bus.subjects().delivery(namespace, &room);
-        let sent = self.bus.publish(&subject, &event.headers(), event.payload.json().clone()).await;
+        let sent = self
+            .bus
+            .publish(&subject, &event.headers(), event.payload.json().clone())
+            .await;
         sent.map_err(|_| unavailable())
     }
 }
@@ -107,7 +143,9 @@ fn relayed(event: &str, payload: &Payload, except: Option<&str>) -> String {
         Payload::One(_) => "data",
         Payload::Many(_) => "args",
     };
-    let except = except.map(|sid| format!(",\"except\":[\"{sid}\"]")).unwrap_or_default();
+    let except = except
+        .map(|sid| format!(",\"except\":[\"{sid}\"]"))
+        .unwrap_or_default();
     format!("{{\"event\":{event},\"{key}\":{}{except}}}", payload.text())
 }
 
@@ -132,7 +170,13 @@ impl Session {
 
     /// Sends an event that this edge makes itself to this connection alone.
     pub(crate) fn emit(self: &Arc<Self>, emit: Emit) {
-        let event = Event { name: emit.event.to_string(), payload: emit.payload, id: None, except: None, time: now() };
+        let event = Event {
+            name: emit.event.to_string(),
+            payload: emit.payload,
+            id: None,
+            except: None,
+            time: now(),
+        };
         let broadcast = Arc::new(Broadcast::new(event, Room::of_session(self.sid), None, None));
         self.deliver(&broadcast);
     }
@@ -140,9 +184,13 @@ impl Session {
     /// Tells the client that something it did was refused.
     pub(crate) fn emit_error(self: &Arc<Self>, refusal: &Refusal, event: &str) {
         metrics::error(&refusal.code);
-        let data = serde_json::json!({ "code": &*refusal.code, "message": &*refusal.message, "event": event });
+        let data =
+            serde_json::json!({ "code": &*refusal.code, "message": &*refusal.message, "event": event });
         let name = self.namespace.settings.load().error_event.clone();
-        self.emit(Emit { event: name.into(), payload: Payload::One(data.to_string().into()) });
+        self.emit(Emit {
+            event: name.into(),
+            payload: Payload::One(data.to_string().into()),
+        });
     }
 
     /// Notes that the client answered the application heartbeat.

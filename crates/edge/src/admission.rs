@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use carillon_auth::credentials::{self, Credential};
-use carillon_auth::{VerifyError, Verifier};
+use carillon_auth::{Verifier, VerifyError};
 use serde_json::Value;
 
 use crate::hub::Hub;
@@ -35,8 +35,14 @@ impl Unknown {
     pub(crate) fn text(&self, hub: &Hub, namespace: &Namespace) -> String {
         let settings = namespace.settings.load();
         match self {
-            Self::Missing => settings.missing_token.clone().unwrap_or_else(|| hub.auth.missing_text.clone()),
-            _ => settings.invalid_token.clone().unwrap_or_else(|| hub.auth.invalid_text.clone()),
+            Self::Missing => settings
+                .missing_token
+                .clone()
+                .unwrap_or_else(|| hub.auth.missing_text.clone()),
+            _ => settings
+                .invalid_token
+                .clone()
+                .unwrap_or_else(|| hub.auth.invalid_text.clone()),
         }
     }
 }
@@ -44,8 +50,14 @@ impl Unknown {
 impl Shown {
     /// Takes what counts from a request's headers and address.
     pub(crate) fn of(headers: &axum::http::HeaderMap, query: Option<&str>) -> Self {
-        let bytes = |name| headers.get(name).map(|value: &axum::http::HeaderValue| value.as_bytes().to_vec());
-        let protocols = headers.get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
+        let bytes = |name| {
+            headers
+                .get(name)
+                .map(|value: &axum::http::HeaderValue| value.as_bytes().to_vec())
+        };
+        let protocols = headers
+            .get("sec-websocket-protocol")
+            .and_then(|value| value.to_str().ok());
         Self {
             authorization: bytes("authorization"),
             cookie: bytes("cookie"),
@@ -55,7 +67,11 @@ impl Shown {
     }
 
     /// Returns the token that counts, with a Socket.IO payload before everything else.
-    pub(crate) fn credential<'a>(&'a self, auth: Option<&'a Value>, cookie_name: &str) -> Option<Credential<'a>> {
+    pub(crate) fn credential<'a>(
+        &'a self,
+        auth: Option<&'a Value>,
+        cookie_name: &str,
+    ) -> Option<Credential<'a>> {
         let request = credentials::Request {
             auth,
             subprotocols: self.subprotocols.as_deref().map(str::as_bytes),

@@ -63,7 +63,10 @@ pub(crate) struct Decisions(parking_lot::Mutex<std::collections::HashMap<(String
 impl Decisions {
     fn recall(&self, key: &(String, Room), age: Duration) -> Option<bool> {
         let known = self.0.lock();
-        known.get(key).filter(|(_, at)| at.elapsed() < age).map(|(allowed, _)| *allowed)
+        known
+            .get(key)
+            .filter(|(_, at)| at.elapsed() < age)
+            .map(|(allowed, _)| *allowed)
     }
 
     fn remember(&self, key: (String, Room), allowed: bool, age: Duration) {
@@ -96,32 +99,56 @@ impl Hub {
             "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
         });
         let subject = self.bus.subjects().up(&namespace.name, "$connect");
-        let reply = self.ask(&subject, body.to_string().into(), settings.connect.timeout).await;
+        let reply = self
+            .ask(&subject, body.to_string().into(), settings.connect.timeout)
+            .await;
         let refused = |code: Option<String>, message: Option<String>| Refused::Client {
-            code: code.or_else(|| settings.connect.code.clone()).unwrap_or_else(|| "forbidden".to_owned()),
-            message: message.or_else(|| settings.connect.message.clone()).unwrap_or_else(|| "Forbidden".to_owned()),
+            code: code
+                .or_else(|| settings.connect.code.clone())
+                .unwrap_or_else(|| "forbidden".to_owned()),
+            message: message
+                .or_else(|| settings.connect.message.clone())
+                .unwrap_or_else(|| "Forbidden".to_owned()),
         };
         let reply = match reply {
             Ok(reply) => reply,
             Err(RequestError::Away) => return Err(Refused::Unavailable),
             Err(_) => return Err(refused(None, None)),
         };
-        let Ok(admission) = serde_json::from_slice::<Admission>(&reply.body) else { return Err(refused(None, None)) };
+        let Ok(admission) = serde_json::from_slice::<Admission>(&reply.body) else {
+            return Err(refused(None, None));
+        };
         if !admission.allow {
             return Err(refused(admission.code, admission.message));
         }
-        let greetings = admission.emit.into_iter().filter_map(|greeting| greeting.into_broadcast(sid)).collect();
-        Ok(Admitted { rooms: admission.rooms.into_iter().filter(|room| !room.is_reserved()).collect(), greetings })
+        let greetings = admission
+            .emit
+            .into_iter()
+            .filter_map(|greeting| greeting.into_broadcast(sid))
+            .collect();
+        Ok(Admitted {
+            rooms: admission
+                .rooms
+                .into_iter()
+                .filter(|room| !room.is_reserved())
+                .collect(),
+            greetings,
+        })
     }
 
     /// Decides whether a connection may join a room: by the rules, and by the backend where they say so.
     pub(crate) async fn may_join(&self, session: &Arc<Session>, room: &Room) -> Result<(), Refusal> {
-        let decision = session.in_context(|context: &Context<'_>| session.namespace.rules.load().may_join(room, context));
+        let decision = session
+            .in_context(|context: &Context<'_>| session.namespace.rules.load().may_join(room, context));
         match decision {
             JoinDecision::Allow => Ok(()),
             JoinDecision::Refuse(refusal) => Err(refusal),
             JoinDecision::Ask(refusal) => {
-                if self.authorized(session, room).await { Ok(()) } else { Err(refusal) }
+                if self.authorized(session, room).await {
+                    Ok(())
+                } else {
+                    Err(refusal)
+                }
             }
         }
     }
@@ -131,7 +158,10 @@ impl Hub {
         let namespace = &session.namespace;
         let settings = namespace.settings.load();
         let user = session.user.load();
-        let key = (format!("{} {} {:?}", namespace.name, session.sid, user.id()), room.clone());
+        let key = (
+            format!("{} {} {:?}", namespace.name, session.sid, user.id()),
+            room.clone(),
+        );
         if let Some(allowed) = self.decisions.recall(&key, settings.authz_cache) {
             return allowed;
         }
@@ -140,9 +170,12 @@ impl Hub {
             "namespace": namespace.name.as_str(),
         });
         let subject = self.bus.subjects().authz(&namespace.name);
-        let reply = self.ask(&subject, body.to_string().into(), settings.authz_timeout).await;
+        let reply = self
+            .ask(&subject, body.to_string().into(), settings.authz_timeout)
+            .await;
         let Ok(reply) = reply else { return false };
-        let allowed = serde_json::from_slice::<Value>(&reply.body).is_ok_and(|reply| reply["allow"] == Value::Bool(true));
+        let allowed = serde_json::from_slice::<Value>(&reply.body)
+            .is_ok_and(|reply| reply["allow"] == Value::Bool(true));
         self.decisions.remember(key, allowed, settings.authz_cache);
         allowed
     }
@@ -160,10 +193,13 @@ impl Hub {
         let body = self.forwarded(session, event, payload);
         if !awaited {
             let sent = self.bus.publish(&subject, &trace_headers(), body).await;
-            return sent.map(|()| None).map_err(|_| refusal("unavailable", "the backend cannot be reached"));
+            return sent
+                .map(|()| None)
+                .map_err(|_| refusal("unavailable", "the backend cannot be reached"));
         }
         let timeout = namespace.settings.load().ack_timeout;
-        let span = tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
+        let span =
+            tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
         match self.ask(&subject, body, timeout).instrument(span).await {
             Ok(reply) => read_reply(&reply).map(Some),
             Err(RequestError::NoResponders) => Err(refusal("no_handler", "nobody handles this event")),
@@ -182,7 +218,12 @@ impl Hub {
         format!("{{\"{key}\":{json},{}", &rest[1..]).into()
     }
 
-    async fn ask(&self, subject: &str, body: Bytes, timeout: Duration) -> Result<carillon_bus::Message, RequestError> {
+    async fn ask(
+        &self,
+        subject: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<carillon_bus::Message, RequestError> {
         let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
         self.bus.request(subject, &headers, body, timeout).await
     }
@@ -190,12 +231,18 @@ impl Hub {
 
 fn trace_headers() -> Headers {
     let mut headers = Headers::new();
-    carillon_service::telemetry::inject(&carillon_service::telemetry::current(), |name, value| headers.push(name, value));
+    carillon_service::telemetry::inject(&carillon_service::telemetry::current(), |name, value| {
+        headers.push(name, value)
+    });
     headers
 }
 
 pub(crate) fn refusal(code: &str, message: &str) -> Refusal {
-    Refusal { code: code.into(), message: message.into(), abuse: false }
+    Refusal {
+        code: code.into(),
+        message: message.into(),
+        abuse: false,
+    }
 }
 
 /// The body of a reply is the acknowledgement's one argument, or the array of all with `Carillon-Args`.
@@ -220,7 +267,13 @@ impl Greeting {
             (None, None) => Payload::NONE,
         };
         carillon_protocol::names::check_event(&self.event).ok()?;
-        let event = Event { name: self.event, payload, id: None, except: None, time: now() };
+        let event = Event {
+            name: self.event,
+            payload,
+            id: None,
+            except: None,
+            time: now(),
+        };
         Some(Arc::new(Broadcast::new(event, Room::of_session(sid), None, None)))
     }
 }

@@ -48,7 +48,11 @@ impl Namespace {
     /// Waits for a barrier behind every subscription made so far, and returns its sequence.
     ///
     /// A membership that is entering begins at that sequence, on the spot, so that nothing behind it is missed.
-    pub(crate) async fn pass_barrier(self: &Arc<Self>, hub: &Arc<Hub>, entering: Option<(Arc<Cell>, Arc<Session>)>) -> u64 {
+    pub(crate) async fn pass_barrier(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        entering: Option<(Arc<Cell>, Arc<Session>)>,
+    ) -> u64 {
         let (done, passed) = oneshot::channel();
         let first = {
             let mut state = self.barrier.state.lock();
@@ -119,6 +123,8 @@ impl Hub {
         // One probe is kept per edge, and for an hour at most.
         let headers = Headers::new().with("Nats-Rollup", "sub").with(name::TTL, "3600s");
         // While the link is down the probe is sent again.
-        let _ = self.link().publish(&subject, None, &headers, number.to_string().as_bytes());
+        let _ = self
+            .link()
+            .publish(&subject, None, &headers, number.to_string().as_bytes());
     }
 }

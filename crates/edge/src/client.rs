@@ -1,6 +1,5 @@
 //! One client's transport, as the rest of the edge sees it: something to send to, and to close.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use carillon_bus::history::now;
@@ -14,8 +13,6 @@ use crate::frame::{Chunk, Wire};
 use crate::metrics;
 use crate::outbox::{Outbox, Sent, Sink};
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
 /// Why a transport is closed: the WebSocket close code, and the text for the client and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Closing {
@@ -27,10 +24,7 @@ pub(crate) struct Closing {
 
 /// A connected client.
 pub(crate) struct Client {
-    /// Tells connections of this process apart.
-    pub(crate) id: u64,
     pub(crate) wire: Wire,
-    pub(crate) address: IpAddr,
     pub(crate) asks: Asks,
     transport: AtomicU8,
     outbox: Mutex<Outbox>,
@@ -41,11 +35,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(wire: Wire, transport: Transport, address: IpAddr, sink: Sink, limit: usize) -> Self {
+    pub(crate) fn new(wire: Wire, transport: Transport, sink: Sink, limit: usize) -> Self {
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
             wire,
-            address,
             asks: Asks::default(),
             transport: AtomicU8::new(transport as u8),
             outbox: Mutex::new(Outbox::new(sink, limit)),
@@ -67,9 +59,16 @@ impl Client {
 
     /// Returns how the client is connected now; an upgrade changes it.
     pub(crate) fn transport(&self) -> Transport {
-        const ALL: [Transport; 4] = [Transport::Websocket, Transport::Polling, Transport::Ws, Transport::Sse];
+        const ALL: [Transport; 4] = [
+            Transport::Websocket,
+            Transport::Polling,
+            Transport::Ws,
+            Transport::Sse,
+        ];
         let number = self.transport.load(Ordering::Relaxed);
-        ALL.into_iter().find(|transport| *transport as u8 == number).unwrap_or(Transport::Websocket)
+        ALL.into_iter()
+            .find(|transport| *transport as u8 == number)
+            .unwrap_or(Transport::Websocket)
     }
 
     /// Sends an event's chunks behind what waits.

@@ -117,14 +117,21 @@ impl Default for Config {
 impl Config {
     /// Returns the first setting that contradicts another: its key, and what was expected.
     pub fn contradiction(&self) -> Option<(&'static str, String)> {
-        let paths = [("path", &self.path), ("ws_path", &self.ws_path), ("sse_path", &self.sse_path)];
+        let paths = [
+            ("path", &self.path),
+            ("ws_path", &self.ws_path),
+            ("sse_path", &self.sse_path),
+        ];
         for (key, path) in paths {
             if !path.starts_with('/') {
                 return Some((key, "a path that begins with a slash".to_owned()));
             }
         }
         for (index, (key, path)) in paths.iter().enumerate() {
-            if paths[..index].iter().any(|(_, other)| other.trim_end_matches('/') == path.trim_end_matches('/')) {
+            if paths[..index]
+                .iter()
+                .any(|(_, other)| other.trim_end_matches('/') == path.trim_end_matches('/'))
+            {
                 return Some((key, "a path that no other transport has".to_owned()));
             }
         }

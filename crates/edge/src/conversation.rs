@@ -50,13 +50,28 @@ enum Slot {
 impl Conversation {
     pub(crate) fn new(hub: Arc<Hub>, client: Arc<Client>, shown: Shown, slots: Slots) -> Arc<Self> {
         let max_bytes = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
-        let decoder = Decoder::new(Limits { max_attachments: MAX_ATTACHMENTS, max_bytes });
-        Arc::new(Self { hub, client, shown, slots, decoder: Mutex::new(decoder), namespaces: Mutex::default() })
+        let decoder = Decoder::new(Limits {
+            max_attachments: MAX_ATTACHMENTS,
+            max_bytes,
+        });
+        Arc::new(Self {
+            hub,
+            client,
+            shown,
+            slots,
+            decoder: Mutex::new(decoder),
+            namespaces: Mutex::default(),
+        })
     }
 
     /// Takes the text of an Engine.IO message.
     pub(crate) async fn text(self: &Arc<Self>, text: &str) -> Result<(), Closing> {
-        let packet = self.decoder.lock().text(text).map_err(bad_packet)?.map(Packet::into_owned);
+        let packet = self
+            .decoder
+            .lock()
+            .text(text)
+            .map_err(bad_packet)?
+            .map(Packet::into_owned);
         match packet {
             Some(packet) => self.packet(packet).await,
             None => Ok(()),
@@ -80,7 +95,12 @@ impl Conversation {
     /// Returns the open sessions.
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         let namespaces = self.namespaces.lock();
-        namespaces.values().filter_map(Slot::session).filter(|session| !session.has_ended()).cloned().collect()
+        namespaces
+            .values()
+            .filter_map(Slot::session)
+            .filter(|session| !session.has_ended())
+            .cloned()
+            .collect()
     }
 
     /// Ends every session: the transport is gone.
@@ -98,7 +118,9 @@ impl Conversation {
             Body::Disconnect => {
                 let slot = self.namespaces.lock().remove(&namespace);
                 if let Some(session) = slot.as_ref().and_then(Slot::session) {
-                    self.hub.close_session(session, "client namespace disconnect", false).await;
+                    self.hub
+                        .close_session(session, "client namespace disconnect", false)
+                        .await;
                 }
                 Ok(())
             }
@@ -115,7 +137,12 @@ impl Conversation {
     }
 
     fn session(&self, namespace: &str) -> Option<Arc<Session>> {
-        let session = self.namespaces.lock().get(namespace).and_then(Slot::session).cloned()?;
+        let session = self
+            .namespaces
+            .lock()
+            .get(namespace)
+            .and_then(Slot::session)
+            .cloned()?;
         (!session.has_ended()).then_some(session)
     }
 
@@ -129,7 +156,12 @@ impl Conversation {
         let payload = arguments.to_payload();
         if name == "auth:refresh" {
             let answered = self.hub.refresh(session, &payload).await;
-            self.finish(session, id, name, answered.map(|payload| Answer::Reply { payload, event: None }));
+            self.finish(
+                session,
+                id,
+                name,
+                answered.map(|payload| Answer::Reply { payload, event: None }),
+            );
             return Ok(());
         }
         let outcome = self.hub.on_event(session, name, &payload, id.is_some()).await;
@@ -140,14 +172,21 @@ impl Conversation {
                 let (conversation, session, name) = (Arc::clone(self), Arc::clone(session), name.to_owned());
                 tokio::spawn(async move {
                     let answer = conversation.hub.forward(&session, &event, &payload, true).await;
-                    let answer = answer.map(|payload| Answer::Reply { payload: payload.unwrap_or(Payload::NONE), event: None });
+                    let answer = answer.map(|payload| Answer::Reply {
+                        payload: payload.unwrap_or(Payload::NONE),
+                        event: None,
+                    });
                     conversation.finish(&session, id, &name, answer);
                 });
             }
             outcome => self.finish(session, id, name, outcome),
         }
         if abuse {
-            return Err(Closing { code: 1008, reason: "rate_limited: far too many events".to_owned(), flush: true });
+            return Err(Closing {
+                code: 1008,
+                reason: "rate_limited: far too many events".to_owned(),
+                flush: true,
+            });
         }
         Ok(())
     }
@@ -159,10 +198,18 @@ impl Conversation {
         }
         match (answer, id) {
             (Ok(Answer::Reply { payload, .. }), Some(id)) => self.acknowledge(session, id, &payload),
-            (Ok(Answer::Reply { payload, event: Some(event) }), None) => {
+            (
+                Ok(Answer::Reply {
+                    payload,
+                    event: Some(event),
+                }),
+                None,
+            ) => {
                 session.emit(crate::rules::Emit { event, payload });
             }
-            (Ok(Answer::Empty | Answer::Backend { .. }), Some(id)) => self.acknowledge(session, id, &Payload::NONE),
+            (Ok(Answer::Empty | Answer::Backend { .. }), Some(id)) => {
+                self.acknowledge(session, id, &Payload::NONE)
+            }
             (Ok(_), None) => {}
             (Err(refusal), id) => {
                 session.emit_error(&refusal, name);
@@ -182,9 +229,19 @@ impl Conversation {
             None => (arguments, &[][..]),
         };
         let mut text = vec![engineio::MESSAGE];
-        encode::ack(&mut text, session.namespace.name.as_str(), id, arguments, attachments.len());
-        let chunks: Vec<Chunk> = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes)).collect();
-        self.client.send_event(Chunk::text(&text), &chunks, Overflow::CloseAndRecover);
+        encode::ack(
+            &mut text,
+            session.namespace.name.as_str(),
+            id,
+            arguments,
+            attachments.len(),
+        );
+        let chunks: Vec<Chunk> = attachments
+            .iter()
+            .map(|bytes| Chunk::new(Opcode::Binary, bytes))
+            .collect();
+        self.client
+            .send_event(Chunk::text(&text), &chunks, Overflow::CloseAndRecover);
     }
 }
 
@@ -199,5 +256,9 @@ impl Slot {
 
 fn bad_packet(error: impl std::fmt::Display) -> Closing {
     metrics::error("bad_frame");
-    Closing { code: 1002, reason: format!("bad_packet: {error}"), flush: true }
+    Closing {
+        code: 1002,
+        reason: format!("bad_packet: {error}"),
+        flush: true,
+    }
 }

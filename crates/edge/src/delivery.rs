@@ -39,26 +39,37 @@ pub(crate) struct Receiver {
 impl Deliveries for Receiver {
     fn deliver(&self, delivery: Delivery<'_>) {
         let (index, slot) = parts(delivery.id);
-        let Some(namespace) = self.hub.namespace_at(index) else { return };
+        let Some(namespace) = self.hub.namespace_at(index) else {
+            return;
+        };
         if self.hub.lease.is_stale() {
             self.hub.lease_went_stale();
         }
         match slot {
             PROBE => {
-                let number = std::str::from_utf8(&delivery.body).ok().and_then(|text| text.parse().ok());
-                let sequence = headers::find(delivery.headers, name::SEQUENCE).and_then(|text| text.parse().ok());
+                let number = std::str::from_utf8(&delivery.body)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
+                let sequence =
+                    headers::find(delivery.headers, name::SEQUENCE).and_then(|text| text.parse().ok());
                 if let (Some(number), Some(sequence)) = (number, sequence) {
                     namespace.probe_returned(number, sequence);
                 }
             }
             SESSIONS => {
                 let subjects = self.hub.bus.subjects();
-                let Ok(address) = subjects.read_classed("out", delivery.subject) else { return };
-                let Some(cell) = session_cell(namespace, &address.room) else { return };
+                let Ok(address) = subjects.read_classed("out", delivery.subject) else {
+                    return;
+                };
+                let Some(cell) = session_cell(namespace, &address.room) else {
+                    return;
+                };
                 self.hub.take(namespace, &cell, delivery.headers, delivery.body);
             }
             slot => {
-                let Some(cell) = namespace.rooms.of_subscription(slot as usize, delivery.id) else { return };
+                let Some(cell) = namespace.rooms.of_subscription(slot as usize, delivery.id) else {
+                    return;
+                };
                 self.hub.take(namespace, &cell, delivery.headers, delivery.body);
             }
         }
@@ -69,8 +80,13 @@ impl Deliveries for Receiver {
         for namespace in self.hub.namespaces() {
             let id = |slot| subscription_id(namespace.index, 0, slot);
             subscribe(id(PROBE), &subjects.probe_delivery(&namespace.name, self.hub.id));
-            subscribe(id(SESSIONS), &format!("{}.out.{}.s.>", subjects.prefix(), namespace.name.token()));
-            namespace.rooms.subscriptions(|id, room| subscribe(id, &subjects.delivery(&namespace.name, room)));
+            subscribe(
+                id(SESSIONS),
+                &format!("{}.out.{}.s.>", subjects.prefix(), namespace.name.token()),
+            );
+            namespace
+                .rooms
+                .subscriptions(|id, room| subscribe(id, &subjects.delivery(&namespace.name, room)));
         }
         self.hub.link_stands();
     }
@@ -112,12 +128,15 @@ impl Hub {
         let number = |header| headers::find(block, header).and_then(|text| text.parse::<u64>().ok());
         let sequence = number(name::SEQUENCE);
         let before = number(name::LAST_SEQUENCE).unwrap_or(0);
-        let Some(event) = Event::from_message(|header| headers::find(block, header), body) else { return };
+        let Some(event) = Event::from_message(|header| headers::find(block, header), body) else {
+            return;
+        };
         let set = headers::find(block, name::SET);
         let broadcast = namespace.broadcast(event, &cell.room, sequence, set);
         // Only a traced event has a span: one for each would cost more than the delivery.
         let _traced = headers::find(block, name::TRACEPARENT).map(|_| {
-            let span = tracing::info_span!("deliver", room = %cell.room, namespace = %namespace.name, sequence);
+            let span =
+                tracing::info_span!("deliver", room = %cell.room, namespace = %namespace.name, sequence);
             telemetry::adopt(&span, telemetry::extract(|header| headers::find(block, header)));
             span.entered()
         });
@@ -143,7 +162,9 @@ impl Hub {
         broadcast: Arc<Broadcast>,
     ) -> bool {
         // Before its first barrier a room has no member that hears anything.
-        let Some(complete) = state.complete else { return false };
+        let Some(complete) = state.complete else {
+            return false;
+        };
         if sequence <= complete {
             return false;
         }
@@ -174,11 +195,18 @@ impl Hub {
         if state.repair.is_some() {
             return;
         }
-        let held: Vec<_> = state.members.iter().map(|member| Arc::clone(&member.session)).collect();
+        let held: Vec<_> = state
+            .members
+            .iter()
+            .map(|member| Arc::clone(&member.session))
+            .collect();
         for session in &held {
             session.hold();
         }
-        state.repair = Some(Box::new(Repair { pending: pending.into_iter().collect(), held }));
+        state.repair = Some(Box::new(Repair {
+            pending: pending.into_iter().collect(),
+            held,
+        }));
         let (hub, namespace, cell) = (Arc::clone(self), Arc::clone(namespace), Arc::clone(cell));
         tokio::spawn(async move { hub.run_repair(&namespace, &cell, up_to).await });
     }
@@ -198,7 +226,8 @@ impl Namespace {
             event.payload = rules.published(&event.name, &event.payload, event.time);
         }
         let range = sequence.and_then(|sequence| set_range(set?, sequence));
-        let broadcast = Broadcast::new(event, room.clone(), sequence, range);
+        let broadcast =
+            Broadcast::new(event, room.clone(), sequence, range).on_overflow(rules.overflow(room));
         Arc::new(match set {
             Some(set) => broadcast.of_list(set),
             None => broadcast,

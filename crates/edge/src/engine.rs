@@ -22,7 +22,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accept::{Slot, Slots};
-use crate::address::Peer;
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
 use crate::conversation::Conversation;
@@ -124,21 +123,9 @@ impl Engines {
 
 impl Hub {
     /// Opens a session that polls; `None` when there are too many. The first poll's answer is the opening packet.
-    pub(crate) fn open_polling(
-        self: &Arc<Self>,
-        peer: &Peer,
-        shown: Shown,
-        slots: Slots,
-        slot: Slot,
-    ) -> Option<Bytes> {
+    pub(crate) fn open_polling(self: &Arc<Self>, shown: Shown, slots: Slots, slot: Slot) -> Option<Bytes> {
         let limit = usize::try_from(self.config.queue).unwrap_or(usize::MAX);
-        let client = Arc::new(Client::new(
-            Wire::SocketIo,
-            Transport::Polling,
-            peer.address,
-            Sink::Pull,
-            limit,
-        ));
+        let client = Arc::new(Client::new(Wire::SocketIo, Transport::Polling, Sink::Pull, limit));
         let id = EngineId::of_edge(self.id, rand::random());
         let conversation = Conversation::new(Arc::clone(self), Arc::clone(&client), shown, slots);
         let (commands, receiver) = mpsc::channel(COMMANDS);

@@ -96,7 +96,9 @@ impl Hub {
                         None => self.begin(&entry, None).await,
                     }
                 }
-                Resume::Since(offset) if entry.namespace.style.recovery => self.begin(&entry, Some(offset)).await,
+                Resume::Since(offset) if entry.namespace.style.recovery => {
+                    self.begin(&entry, Some(offset)).await
+                }
                 _ => self.begin(&entry, None).await,
             }
         });
@@ -107,7 +109,15 @@ impl Hub {
     async fn begin(self: &Arc<Self>, entry: &Entry, since: Option<&str>) -> Result<Opened, Refused> {
         let namespace = &entry.namespace;
         let sid = Sid::from_random(rand::random());
-        let admitted = self.ask_admission(namespace, &entry.user, sid, entry.auth.as_ref(), entry.client.transport()).await?;
+        let admitted = self
+            .ask_admission(
+                namespace,
+                &entry.user,
+                sid,
+                entry.auth.as_ref(),
+                entry.client.transport(),
+            )
+            .await?;
         let start = match namespace.watermark() {
             0 => namespace.pass_barrier(self, None).await,
             watermark => watermark,
@@ -119,16 +129,36 @@ impl Hub {
         let rooms: Vec<Room> = record.heard(sid).collect();
         let keeper = Keeper::new(sid, record, 0);
         let session = self.register(sid, entry, keeper);
-        let guard = Undo { hub: self, session: &session, state: State::Ended, armed: true };
+        let guard = Undo {
+            hub: self,
+            session: &session,
+            state: State::Ended,
+            armed: true,
+        };
         let entered = self.enter(&session, &rooms).await;
-        let offset = entered.into_iter().filter(|from| *from != u64::MAX).max().unwrap_or(start);
+        let offset = entered
+            .into_iter()
+            .filter(|from| *from != u64::MAX)
+            .max()
+            .unwrap_or(start);
         // The record says from where on the client hears: what a user is sent before goes to `rt.offline`.
-        session.keeper.change(self, |record| (record.start, record.since) = (offset.max(start), now())).await?;
-        let mut opened = Opened { session: Arc::clone(&session), recovered: false, lost: Vec::new(), greetings: admitted.greetings };
+        session
+            .keeper
+            .change(self, |record| {
+                (record.start, record.since) = (offset.max(start), now())
+            })
+            .await?;
+        let mut opened = Opened {
+            session: Arc::clone(&session),
+            recovered: false,
+            lost: Vec::new(),
+            greetings: admitted.greetings,
+        };
         match since {
             None => session.open(offset.max(start)),
             Some(text) => {
-                self.go_on_from(&mut opened, text, rooms, offset.max(start)).await?;
+                self.go_on_from(&mut opened, text, rooms, offset.max(start))
+                    .await?;
             }
         }
         guard.disarm();
@@ -149,8 +179,16 @@ impl Hub {
                 let asked: Vec<(Room, u64)> = rooms.into_iter().map(|room| (room, after)).collect();
                 let missed = self.missed(&session, &asked).await?;
                 opened.recovered = missed.iter().all(|missed| missed.complete);
-                opened.lost = missed.iter().filter(|missed| !missed.complete).filter_map(|missed| self.oldest(&session, missed)).collect();
-                for event in missed.iter().filter(|missed| missed.complete).flat_map(|missed| &missed.events) {
+                opened.lost = missed
+                    .iter()
+                    .filter(|missed| !missed.complete)
+                    .filter_map(|missed| self.oldest(&session, missed))
+                    .collect();
+                for event in missed
+                    .iter()
+                    .filter(|missed| missed.complete)
+                    .flat_map(|missed| &missed.events)
+                {
                     session.replay(event.sequence.unwrap_or(0), event);
                 }
                 session.open(after);
@@ -165,15 +203,28 @@ impl Hub {
 
     fn oldest(&self, session: &Session, missed: &Missed) -> Option<(Room, Offset)> {
         let sequence = missed.events.first()?.sequence?;
-        Some((missed.room.clone(), Offset { epoch: session.namespace.style.epoch, sequence }))
+        Some((
+            missed.room.clone(),
+            Offset {
+                epoch: session.namespace.style.epoch,
+                sequence,
+            },
+        ))
     }
 
     /// Tells whether the history of a namespace reaches back to an offset.
     pub(crate) async fn reach_back(&self, namespace: &Namespace, since: &str) -> Result<Reach, Refused> {
         let (first, last) = self.bus.bounds(&namespace.stream.name).await?;
-        let oldest = Offset { epoch: namespace.style.epoch, sequence: first };
+        let oldest = Offset {
+            epoch: namespace.style.epoch,
+            sequence: first,
+        };
         Ok(match since.parse::<Offset>() {
-            Ok(offset) if offset.epoch == namespace.style.epoch && offset.sequence + 1 >= first && offset.sequence <= last => {
+            Ok(offset)
+                if offset.epoch == namespace.style.epoch
+                    && offset.sequence + 1 >= first
+                    && offset.sequence <= last =>
+            {
                 Reach::All(offset.sequence)
             }
             _ => Reach::Lost(oldest),
@@ -181,11 +232,20 @@ impl Hub {
     }
 
     /// Takes over the session of a ticket; `None` where there is nothing to recover.
-    async fn recover(self: &Arc<Self>, entry: &Entry, shown: &str, offset: Option<&str>) -> Result<Option<Opened>, Refused> {
+    async fn recover(
+        self: &Arc<Self>,
+        entry: &Entry,
+        shown: &str,
+        offset: Option<&str>,
+    ) -> Result<Option<Opened>, Refused> {
         let namespace = &entry.namespace;
         let user = entry.user.id().map(|id| &**id);
-        let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else { return Ok(None) };
-        let Some((mut taken, revision, former)) = self.take_over(entry, sid, offset).await? else { return Ok(None) };
+        let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else {
+            return Ok(None);
+        };
+        let Some((mut taken, revision, former)) = self.take_over(entry, sid, offset).await? else {
+            return Ok(None);
+        };
         let after = match offset.and_then(|text| text.parse::<Offset>().ok()) {
             Some(offset) => offset.sequence,
             None => taken.start,
@@ -194,7 +254,12 @@ impl Hub {
         taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
         let keeper = Keeper::new(sid, taken.clone(), revision);
         let session = self.register(sid, entry, keeper);
-        let mut guard = Undo { hub: self, session: &session, state: State::Away, armed: true };
+        let mut guard = Undo {
+            hub: self,
+            session: &session,
+            state: State::Away,
+            armed: true,
+        };
         let mut rooms: Vec<(Room, u64)> = taken.heard(sid).map(|room| (room, after)).collect();
         let mut kept = BTreeMap::new();
         for (room, from) in joined {
@@ -232,7 +297,12 @@ impl Hub {
         }
         session.open(after);
         guard.disarm();
-        Ok(Some(Opened { session, recovered: true, lost: Vec::new(), greetings: Vec::new() }))
+        Ok(Some(Opened {
+            session,
+            recovered: true,
+            lost: Vec::new(),
+            greetings: Vec::new(),
+        }))
     }
 
     /// Makes this edge the owner of a session: the former owner stops, then the record changes hands.
@@ -255,22 +325,33 @@ impl Hub {
             };
             let same_epoch = match offset {
                 None => true,
-                Some(text) => text.parse::<Offset>().is_ok_and(|offset| offset.epoch == entry.namespace.style.epoch),
+                Some(text) => text
+                    .parse::<Offset>()
+                    .is_ok_and(|offset| offset.epoch == entry.namespace.style.epoch),
             };
-            let known = record.epoch == entry.namespace.style.epoch && record.namespace == entry.namespace.name && same_epoch;
+            let known = record.epoch == entry.namespace.style.epoch
+                && record.namespace == entry.namespace.name
+                && same_epoch;
             if !known || !record.is_recoverable(now(), window) {
                 return Ok(None);
             }
-            let sequence = offset.and_then(|text| text.parse::<Offset>().ok()).map_or(record.start, |offset| offset.sequence);
+            let sequence = offset
+                .and_then(|text| text.parse::<Offset>().ok())
+                .map_or(record.start, |offset| offset.sequence);
             record.term += 1;
-            let takeover = Takeover { sid, term: record.term };
+            let takeover = Takeover {
+                sid,
+                term: record.term,
+            };
             let former = match self.stop_owner(&record, takeover).await {
                 Some(late) => {
                     record.late.extend(late);
-                    Former::Stopped { late: record.lacking(sequence) }
+                    Former::Stopped {
+                        late: record.lacking(sequence),
+                    }
                 }
-                None => match self.begin_of_trouble(&entry.namespace, sequence).await {
-                    Ok(begin) => Former::Gone { begin },
+                None => match self.troubles(&entry.namespace, record.owner).await {
+                    Ok(troubles) => Former::Gone(troubles),
                     Err(_) => {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                         continue;
@@ -299,7 +380,11 @@ impl Hub {
         let subject = format!("{}.takeover", self.bus.subjects().edge(record.owner));
         let body = serde_json::to_vec(&takeover).expect("a takeover is JSON").into();
         match self.bus.request(&subject, &Headers::new(), body, TAKEOVER).await {
-            Ok(reply) => Some(serde_json::from_slice::<TakenOver>(&reply.body).unwrap_or_default().late),
+            Ok(reply) => Some(
+                serde_json::from_slice::<TakenOver>(&reply.body)
+                    .unwrap_or_default()
+                    .late,
+            ),
             Err(error) => {
                 tracing::debug!(%error, owner = %record.owner, "former owner does not answer");
                 None
@@ -308,8 +393,14 @@ impl Hub {
     }
 
     /// Stops a session of this edge that another one takes over.
-    pub(crate) async fn hand_over(self: &Arc<Self>, namespace: &carillon_protocol::names::Namespace, takeover: &Takeover) -> TakenOver {
-        let session = self.namespace(namespace.as_str()).and_then(|namespace| namespace.session(takeover.sid));
+    pub(crate) async fn hand_over(
+        self: &Arc<Self>,
+        namespace: &carillon_protocol::names::Namespace,
+        takeover: &Takeover,
+    ) -> TakenOver {
+        let session = self
+            .namespace(namespace.as_str())
+            .and_then(|namespace| namespace.session(takeover.sid));
         let Some(session) = session.filter(|session| session.keeper.term() < takeover.term) else {
             return TakenOver::default();
         };
@@ -343,22 +434,45 @@ impl Hub {
     }
 
     fn register(&self, sid: Sid, entry: &Entry, keeper: Keeper) -> Arc<Session> {
-        let session =
-            Session::new(sid, Arc::clone(&entry.namespace), Arc::clone(&entry.client), Arc::clone(&entry.user), keeper);
+        let session = Session::new(
+            sid,
+            Arc::clone(&entry.namespace),
+            Arc::clone(&entry.client),
+            Arc::clone(&entry.user),
+            keeper,
+        );
         entry.namespace.insert(&session);
         session
     }
 
     /// Ends a session whose transport is gone.
-    pub(crate) async fn close_session(self: &Arc<Self>, session: &Arc<Session>, reason: &str, recoverable: bool) {
+    pub(crate) async fn close_session(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        reason: &str,
+        recoverable: bool,
+    ) {
         if session.has_ended() {
             return;
         }
         self.forget(session);
-        let state = if recoverable && session.namespace.style.recovery { State::Away } else { State::Ended };
+        let state = if recoverable && session.namespace.style.recovery {
+            State::Away
+        } else {
+            State::Ended
+        };
         // Whoever did not answer was gone before: what was sent since then did not arrive.
-        let gone = if reason == PING_TIMEOUT { session.client.last_heard() } else { now() };
-        if session.keeper.finish(self, state, gone, session.late()).await.is_ok() {
+        let gone = if reason == PING_TIMEOUT {
+            session.client.last_heard()
+        } else {
+            now()
+        };
+        if session
+            .keeper
+            .finish(self, state, gone, session.late())
+            .await
+            .is_ok()
+        {
             self.tell_disconnect(session, reason);
         }
     }
@@ -387,7 +501,12 @@ impl Former {
     /// Returns where reading must begin for a client that has an offset.
     fn begin(&self, offset: u64) -> u64 {
         match self {
-            Self::Stopped { late } => late.iter().map(|late| late.saturating_sub(1)).min().unwrap_or(offset).min(offset),
+            Self::Stopped { late } => late
+                .iter()
+                .map(|late| late.saturating_sub(1))
+                .min()
+                .unwrap_or(offset)
+                .min(offset),
             Self::Gone { begin } => *begin.min(&offset),
         }
     }

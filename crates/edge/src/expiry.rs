@@ -27,8 +27,16 @@ struct Refresh {
 
 impl Hub {
     /// Takes a newer token for a connection; the user must be the same.
-    pub(crate) async fn refresh(self: &Arc<Self>, session: &Arc<Session>, payload: &Payload) -> Result<Payload, Refusal> {
-        session.namespace.rules.load().admit(&mut session.limits.lock(), std::time::Instant::now())?;
+    pub(crate) async fn refresh(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        payload: &Payload,
+    ) -> Result<Payload, Refusal> {
+        session
+            .namespace
+            .rules
+            .load()
+            .admit(&mut session.limits.lock(), std::time::Instant::now())?;
         let shown = serde_json::from_slice::<Refresh>(payload.json());
         let token = shown.map_err(|_| refusal("bad_field", "token is missing"))?.token;
         let token = token.strip_prefix("Bearer ").unwrap_or(&token);
@@ -38,9 +46,13 @@ impl Hub {
                 let expires_at = newer.expires_at;
                 session.user.store(newer);
                 session.warned.store(false, std::sync::atomic::Ordering::Relaxed);
-                Ok(Payload::One(json!({ "ok": true, "expiresAt": expires_at }).to_string().into()))
+                Ok(Payload::One(
+                    json!({ "ok": true, "expiresAt": expires_at }).to_string().into(),
+                ))
             }
-            Err(crate::admission::Unknown::Unavailable) => Err(refusal("unavailable", "the token cannot be checked now")),
+            Err(crate::admission::Unknown::Unavailable) => {
+                Err(refusal("unavailable", "the token cannot be checked now"))
+            }
             Err(_) => Err(refusal("unauthorized", &self.auth.invalid_text)),
         }
     }
@@ -57,7 +69,9 @@ impl Hub {
             for namespace in self.namespaces() {
                 self.look_for_expiry(namespace);
                 namespace.beat_hearts();
-                namespace.rooms.sweep(|subscription| self.link().unsubscribe(subscription));
+                namespace
+                    .rooms
+                    .sweep(|subscription| self.link().unsubscribe(subscription));
             }
         }
     }
@@ -66,16 +80,25 @@ impl Hub {
         let now = now() / 1000;
         let leeway = self.verifier.leeway().as_secs();
         for session in namespace.sessions() {
-            let Some(expires_at) = session.user.load().expires_at else { continue };
+            let Some(expires_at) = session.user.load().expires_at else {
+                continue;
+            };
             if now >= expires_at.saturating_add(leeway) {
                 session.emit_error(&refusal("token_expired", "the token has expired"), "");
                 // The transport is closed, since a client that was disconnected would not come back by itself.
-                session.client.close(Closing { code: 1008, reason: "token_expired".to_owned(), flush: true });
+                session.client.close(Closing {
+                    code: 1008,
+                    reason: "token_expired".to_owned(),
+                    flush: true,
+                });
             } else if now.saturating_add(self.config.expiry_warning.as_secs()) >= expires_at
                 && !session.warned.swap(true, std::sync::atomic::Ordering::Relaxed)
             {
                 let data = json!({ "expiresAt": expires_at, "expiresIn": expires_at.saturating_sub(now) });
-                session.emit(Emit { event: WARNING.into(), payload: Payload::One(data.to_string().into()) });
+                session.emit(Emit {
+                    event: WARNING.into(),
+                    payload: Payload::One(data.to_string().into()),
+                });
             }
         }
     }

@@ -10,6 +10,7 @@ use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::socketio::{self, MAX_SENT_ATTACHMENTS, encode};
 use carillon_protocol::websocket::{Opcode, header};
+use carillon_service::settings::Overflow;
 
 /// What a client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,10 @@ impl Chunk {
     fn patched(&self, offset: Offset) -> Self {
         let mut bytes = self.bytes.to_vec();
         encode::patch(&mut bytes, offset);
-        Self { bytes: bytes.into(), ..self.clone() }
+        Self {
+            bytes: bytes.into(),
+            ..self.clone()
+        }
     }
 }
 
@@ -73,7 +77,10 @@ impl Frame {
     /// Returns the chunks for a client whose offset is `last`.
     pub(crate) fn chunks(&self, last: u64, epoch: u32) -> (Chunk, &[Chunk]) {
         let text = match self.carries {
-            Some(carried) if carried != last => self.text.patched(Offset { epoch, sequence: last }),
+            Some(carried) if carried != last => self.text.patched(Offset {
+                epoch,
+                sequence: last,
+            }),
             _ => self.text.clone(),
         };
         (text, &self.attachments)
@@ -99,6 +106,8 @@ pub(crate) struct Broadcast {
     pub(crate) sequence: Option<u64>,
     /// The sequences of all copies of an event for a list of rooms.
     pub(crate) set: Option<(u64, u64)>,
+    /// What a client's full queue does with it.
+    pub(crate) overflow: Overflow,
     /// Tells the list of rooms that a signal is for.
     pub(crate) list: Option<u64>,
     socket_io: OnceLock<Frame>,
@@ -107,7 +116,23 @@ pub(crate) struct Broadcast {
 
 impl Broadcast {
     pub(crate) fn new(event: Event, room: Room, sequence: Option<u64>, set: Option<(u64, u64)>) -> Self {
-        Self { event, room, sequence, set, list: None, socket_io: OnceLock::new(), json: OnceLock::new() }
+        Self {
+            event,
+            room,
+            sequence,
+            set,
+            overflow: Overflow::CloseAndRecover,
+            list: None,
+            socket_io: OnceLock::new(),
+            json: OnceLock::new(),
+        }
+    }
+
+    /// Says what a client's full queue does with the event.
+    #[must_use]
+    pub(crate) fn on_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
     }
 
     /// Marks a signal as one copy of several for a list of rooms.
@@ -120,7 +145,10 @@ impl Broadcast {
 
     /// Returns whether the connection is left out.
     pub(crate) fn excludes(&self, sid: &str) -> bool {
-        self.event.except.as_ref().is_some_and(|except| except.split(',').any(|excluded| excluded == sid))
+        self.event
+            .except
+            .as_ref()
+            .is_some_and(|except| except.split(',').any(|excluded| excluded == sid))
     }
 
     /// Returns about how many bytes the event takes.
@@ -138,7 +166,10 @@ impl Broadcast {
 
     fn encode_socket_io(&self, style: &Style) -> Frame {
         let arguments = self.event.payload.arguments();
-        let carries = style.recovery.then(|| self.sequence.or_else(|| offset_for_signal(arguments))).flatten();
+        let carries = style
+            .recovery
+            .then(|| self.sequence.or_else(|| offset_for_signal(arguments)))
+            .flatten();
         let extracted = binary::extract(arguments, MAX_SENT_ATTACHMENTS);
         let (arguments, attachments) = match &extracted {
             Some(extracted) => (&*extracted.json, &extracted.attachments[..]),
@@ -151,7 +182,10 @@ impl Broadcast {
             name: &self.event.name,
             arguments,
             attachments: attachments.len(),
-            offset: carries.map(|sequence| Offset { epoch: style.epoch, sequence }),
+            offset: carries.map(|sequence| Offset {
+                epoch: style.epoch,
+                sequence,
+            }),
         }
         .write(&mut text);
         let attachments = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes));
@@ -167,7 +201,10 @@ impl Broadcast {
             id: self.event.id.as_deref(),
             payload: &self.event.payload,
             ask: None,
-            offset: carries.map(|sequence| Offset { epoch: style.epoch, sequence }),
+            offset: carries.map(|sequence| Offset {
+                epoch: style.epoch,
+                sequence,
+            }),
         }
         .encode();
         self.finish(&text, Vec::new(), carries)
@@ -177,7 +214,11 @@ impl Broadcast {
         let mut text = Chunk::text(text);
         // What follows a text with attachments must not be torn from it.
         text.droppable = attachments.is_empty().then(|| room_number(&self.room));
-        Frame { text, attachments, carries }
+        Frame {
+            text,
+            attachments,
+            carries,
+        }
     }
 }
 
@@ -208,7 +249,11 @@ mod tests {
     use super::*;
 
     fn style() -> Style {
-        Style { namespace: "/".to_owned(), recovery: true, epoch: 1 }
+        Style {
+            namespace: "/".to_owned(),
+            recovery: true,
+            epoch: 1,
+        }
     }
 
     fn text(broadcast: &Broadcast, wire: Wire, last: u64) -> String {
@@ -218,16 +263,31 @@ mod tests {
 
     fn event(payload: &str) -> Event {
         let payload = Payload::One(Bytes::copy_from_slice(payload.as_bytes()));
-        Event { name: "e".to_owned(), payload, id: None, except: Some("a,b".to_owned()), time: 5 }
+        Event {
+            name: "e".to_owned(),
+            payload,
+            id: None,
+            except: Some("a,b".to_owned()),
+            time: 5,
+        }
     }
 
     #[test]
     fn a_durable_frame_carries_its_own_or_the_connections_sequence() {
         let broadcast = Broadcast::new(event(r#"{"n":1}"#), Room::new("r").unwrap(), Some(7), None);
-        assert_eq!(text(&broadcast, Wire::SocketIo, 7), r#"42["e",{"n":1},"00000001000000000007"]"#);
-        assert_eq!(text(&broadcast, Wire::SocketIo, 16), r#"42["e",{"n":1},"00000001000000000010"]"#);
+        assert_eq!(
+            text(&broadcast, Wire::SocketIo, 7),
+            r#"42["e",{"n":1},"00000001000000000007"]"#
+        );
+        assert_eq!(
+            text(&broadcast, Wire::SocketIo, 16),
+            r#"42["e",{"n":1},"00000001000000000010"]"#
+        );
         let json = text(&broadcast, Wire::Json, 16);
-        assert_eq!(json, r#"{"topic":"r","ts":5,"event":"e","payload":{"n":1},"offset":"00000001000000000010"}"#);
+        assert_eq!(
+            json,
+            r#"{"topic":"r","ts":5,"event":"e","payload":{"n":1},"offset":"00000001000000000010"}"#
+        );
     }
 
     #[test]
@@ -235,7 +295,10 @@ mod tests {
         let object = Broadcast::new(event(r#"{"n":1}"#), Room::new("r").unwrap(), None, None);
         assert_eq!(text(&object, Wire::SocketIo, 7), r#"42["e",{"n":1}]"#);
         let string = Broadcast::new(event(r#""x""#), Room::new("r").unwrap(), None, None);
-        assert_eq!(text(&string, Wire::SocketIo, 7), r#"42["e","x","00000001000000000007"]"#);
+        assert_eq!(
+            text(&string, Wire::SocketIo, 7),
+            r#"42["e","x","00000001000000000007"]"#
+        );
     }
 
     #[test]

@@ -56,12 +56,19 @@ impl Front {
                 demo::PATH => return page.page(),
                 demo::PUBLISH_PATH => {
                     let hub = Arc::clone(&self.hub);
-                    return demo::publish(request, &peer, |publish| async move { hub.publish_for_demo(publish).await }).await;
+                    return demo::publish(request, &peer, |publish| async move {
+                        hub.publish_for_demo(publish).await
+                    })
+                    .await;
                 }
                 _ => {}
             }
         }
-        error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+        error(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "there is nothing at this path",
+        )
     }
 
     /// Engine.IO: a new session, or a request of one that stands.
@@ -69,7 +76,8 @@ impl Front {
         if request.method() == Method::OPTIONS {
             let mut response = Response::new(empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
-            self.origins.allow_preflight(request.headers(), response.headers_mut());
+            self.origins
+                .allow_preflight(request.headers(), response.headers_mut());
             return response;
         }
         let query = match Query::read(request.uri().query().unwrap_or_default()) {
@@ -106,13 +114,18 @@ impl Front {
     pub(crate) fn refusal(&self, request: &HeaderMap, refused: RequestError) -> Response<Body> {
         let mut response = Response::new(full(refused.body()));
         *response.status_mut() = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.origins.allow(request, response.headers_mut());
         response
     }
 
     /// Checks what a new session of any transport needs.
-    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the response itself, made once a connection"
+    )]
     pub(crate) fn admit_new(&self) -> Result<(), Response<Body>> {
         if self.hub.is_draining() {
             return Err(unavailable("draining", "this edge is about to stop", 1));
@@ -124,14 +137,28 @@ impl Front {
     }
 
     /// Checks a WebSocket request and its origin.
-    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
-    pub(crate) fn offer(&self, request: &mut Request<Incoming>, peer: &Peer) -> Result<Offer, Response<Body>> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the response itself, made once a connection"
+    )]
+    pub(crate) fn offer(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: &Peer,
+    ) -> Result<Offer, Response<Body>> {
         self.check_origin(request, peer)?;
         upgrade::offer(request)
     }
 
-    #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a connection")]
-    pub(crate) fn check_origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Response<Body>> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the response itself, made once a connection"
+    )]
+    pub(crate) fn check_origin(
+        &self,
+        request: &Request<Incoming>,
+        peer: &Peer,
+    ) -> Result<(), Response<Body>> {
         let shown = Shown::of(request.headers(), request.uri().query());
         let credential = shown.credential(None, &self.hub.auth.cookie);
         let by_cookie = credential.is_some_and(|credential| credential.source() == Source::Cookie);
@@ -139,7 +166,11 @@ impl Front {
             Verdict::Allowed => Ok(()),
             Verdict::Forbidden => {
                 metrics::error("forbidden");
-                Err(error(StatusCode::FORBIDDEN, "bad_origin", "connections from this origin are not allowed"))
+                Err(error(
+                    StatusCode::FORBIDDEN,
+                    "bad_origin",
+                    "connections from this origin are not allowed",
+                ))
             }
         }
     }
@@ -153,14 +184,17 @@ impl Front {
         let shown = Shown::of(request.headers(), request.uri().query());
         let (response, pending) = offer.accept(None);
         tokio::spawn(async move {
-            let Ok(upgraded) = pending.open().await else { return };
+            let Ok(upgraded) = pending.open().await else {
+                return;
+            };
             let hub = Arc::clone(&self.hub);
             let socket = Arc::new(upgraded.socket);
             let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
             let sink = Sink::Socket(Arc::clone(&socket));
-            let client = Arc::new(Client::new(Wire::SocketIo, Transport::Websocket, peer.address, sink, limit));
+            let client = Arc::new(Client::new(Wire::SocketIo, Transport::Websocket, sink, limit));
             let id = EngineId::of_edge(hub.id, rand::random());
-            let conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&client), shown, self.slots.clone());
+            let conversation =
+                Conversation::new(Arc::clone(&hub), Arc::clone(&client), shown, self.slots.clone());
             client.send_text(&hub.open_packet(id, &[]));
             metrics::opened(Transport::Websocket);
             let closing = serve_engine_socket(&hub, &client, &socket, upgraded.leftover, &conversation).await;
@@ -197,12 +231,14 @@ impl Front {
         let carillon = offer.carillon();
         let (response, pending) = offer.accept(carillon);
         tokio::spawn(async move {
-            let Ok(upgraded) = pending.open().await else { return };
+            let Ok(upgraded) = pending.open().await else {
+                return;
+            };
             let hub = Arc::clone(&self.hub);
             let socket = Arc::new(upgraded.socket);
             let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
             let sink = Sink::Socket(Arc::clone(&socket));
-            let client = Arc::new(Client::new(Wire::Json, Transport::Ws, peer.address, sink, limit));
+            let client = Arc::new(Client::new(Wire::Json, Transport::Ws, sink, limit));
             metrics::opened(Transport::Ws);
             let code = serve_plain(&hub, &client, &socket, upgraded.leftover, user, since).await;
             metrics::closed(Transport::Ws, code);
@@ -221,7 +257,11 @@ async fn serve_plain(
     since: Option<String>,
 ) -> u16 {
     let interval = hub.config.ws_ping_interval;
-    let heartbeat = Heartbeat { interval, timeout: interval };
+    let heartbeat = Heartbeat {
+        interval,
+        timeout: interval,
+        handshake: interval,
+    };
     let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
     match Plain::open(hub, client, user, since, &[]).await {
         Ok(plain) => {
@@ -247,7 +287,11 @@ pub(crate) async fn serve_engine_socket(
     leftover: bytes::Bytes,
     conversation: &Arc<Conversation>,
 ) -> Closing {
-    let heartbeat = Heartbeat { interval: hub.config.ping_interval, timeout: hub.config.ping_timeout };
+    let heartbeat = Heartbeat {
+        interval: hub.config.ping_interval,
+        timeout: hub.config.ping_timeout,
+        handshake: hub.config.handshake_timeout,
+    };
     let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
     let speaker = Speaker::SocketIo(Arc::clone(conversation));
     websocket::serve(client, socket, leftover, &speaker, heartbeat, max).await
@@ -255,29 +299,51 @@ pub(crate) async fn serve_engine_socket(
 
 pub(crate) fn closing_of(refused: Refused) -> Closing {
     match refused {
-        Refused::Client { code, message } => Closing { code: 1008, reason: format!("{code}: {message}"), flush: true },
-        Refused::Unavailable => Closing { code: 1013, reason: "unavailable: try again".to_owned(), flush: true },
+        Refused::Client { code, message } => Closing {
+            code: 1008,
+            reason: format!("{code}: {message}"),
+            flush: true,
+        },
+        Refused::Unavailable => Closing {
+            code: 1013,
+            reason: "unavailable: try again".to_owned(),
+            flush: true,
+        },
     }
 }
 
 impl Hub {
     /// Checks the token of a plain client, or returns the refusal.
-    pub(crate) async fn identify_plain(&self, shown: &Shown) -> Result<Arc<crate::user::User>, Response<Body>> {
+    pub(crate) async fn identify_plain(
+        &self,
+        shown: &Shown,
+    ) -> Result<Arc<crate::user::User>, Response<Body>> {
         let Some(namespace) = self.namespace("/") else {
-            return Err(error(StatusCode::NOT_FOUND, "unknown_namespace", "there is no main namespace here"));
+            return Err(error(
+                StatusCode::NOT_FOUND,
+                "unknown_namespace",
+                "there is no main namespace here",
+            ));
         };
-        self.identify(namespace, shown, None).await.map_err(|unknown| match unknown {
-            Unknown::Unavailable => unavailable("unavailable", "the token cannot be checked now", 2),
-            unknown => {
-                metrics::error("unauthorized");
-                error(StatusCode::UNAUTHORIZED, "unauthorized", &unknown.text(self, namespace))
-            }
-        })
+        self.identify(namespace, shown, None)
+            .await
+            .map_err(|unknown| match unknown {
+                Unknown::Unavailable => unavailable("unavailable", "the token cannot be checked now", 2),
+                unknown => {
+                    metrics::error("unauthorized");
+                    error(
+                        StatusCode::UNAUTHORIZED,
+                        "unauthorized",
+                        &unknown.text(self, namespace),
+                    )
+                }
+            })
     }
 
     /// Returns the packet that opens an Engine.IO session.
     pub(crate) fn open_packet(&self, id: EngineId, upgrades: &[&str]) -> Vec<u8> {
-        let milliseconds = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let milliseconds =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         carillon_protocol::engineio::Open {
             sid: id.as_str(),
             upgrades: upgrades.to_vec(),
@@ -297,10 +363,16 @@ impl Hub {
         let body = serde_json::json!({ "event": publish.event, "data": publish.data, "id": id }).to_string();
         let (subjects, main) = (self.bus.subjects(), carillon_protocol::names::Namespace::main());
         if publish.ephemeral {
-            let sent = self.bus.publish(&subjects.signal(&main, &room), &Headers::new(), body.into()).await;
+            let sent = self
+                .bus
+                .publish(&subjects.signal(&main, &room), &Headers::new(), body.into())
+                .await;
             return sent.map(|()| id).map_err(|error| error.to_string());
         }
-        let stored = self.bus.store(&subjects.publish(&main, &room), &Headers::new(), body.into()).await;
+        let stored = self
+            .bus
+            .store(&subjects.publish(&main, &room), &Headers::new(), body.into())
+            .await;
         stored.map(|_| id).map_err(|error| error.to_string())
     }
 }
@@ -317,9 +389,23 @@ pub(crate) fn query_value(query: Option<&str>, key: &str) -> Option<String> {
 
 /// Returns all decoded values of a query.
 pub(crate) fn query_values(query: Option<&str>, key: &str) -> Vec<String> {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let values = pairs.filter(|(name, _)| *name == key).map(|(_, value)| value.replace('+', " "));
-    values.filter_map(|value| Some(percent_encoding::percent_decode_str(&value).decode_utf8().ok()?.into_owned())).collect()
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
+    let values = pairs
+        .filter(|(name, _)| *name == key)
+        .map(|(_, value)| value.replace('+', " "));
+    values
+        .filter_map(|value| {
+            Some(
+                percent_encoding::percent_decode_str(&value)
+                    .decode_utf8()
+                    .ok()?
+                    .into_owned(),
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -334,7 +420,10 @@ mod tests {
 
     #[test]
     fn query_values_are_decoded() {
-        assert_eq!(query_values(Some("topic=a%3Ab&topic=c+d&x=1"), "topic"), ["a:b", "c d"]);
+        assert_eq!(
+            query_values(Some("topic=a%3Ab&topic=c+d&x=1"), "topic"),
+            ["a:b", "c d"]
+        );
         assert_eq!(query_value(None, "since"), None);
     }
 }

@@ -69,8 +69,10 @@ impl Hub {
         readiness: Readiness,
         lifecycle: mpsc::Sender<Outgoing>,
     ) -> Arc<Self> {
-        let by_name =
-            namespaces.iter().map(|namespace| (namespace.name.as_str().to_owned(), Arc::clone(namespace))).collect();
+        let by_name = namespaces
+            .iter()
+            .map(|namespace| (namespace.name.as_str().to_owned(), Arc::clone(namespace)))
+            .collect();
         let gate = readiness.hold("resynchronising");
         Arc::new(Self {
             id,
@@ -122,7 +124,9 @@ impl Hub {
 
     /// Returns the delivery link.
     pub(crate) fn link(&self) -> &Link {
-        self.link.get().expect("the link is started before the first connection is accepted")
+        self.link
+            .get()
+            .expect("the link is started before the first connection is accepted")
     }
 
     /// Returns the number of connected sessions.

@@ -25,17 +25,28 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { begun: Instant::now(), ttl, renewed: AtomicU64::new(0), stale: AtomicBool::new(false) }
+        Self {
+            begun: Instant::now(),
+            ttl,
+            renewed: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
+        }
     }
 
     /// Returns whether the lease is older than its time to live.
     pub(crate) fn is_stale(&self) -> bool {
-        self.begun.elapsed().saturating_sub(Duration::from_millis(self.renewed.load(Ordering::Relaxed))) > self.ttl
+        self.begun
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.renewed.load(Ordering::Relaxed)))
+            > self.ttl
     }
 
     fn renew(&self, sent: Instant) {
         let age = sent.saturating_duration_since(self.begun);
-        self.renewed.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.renewed.store(
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -70,7 +81,10 @@ impl Hub {
         };
         let value = serde_json::to_vec(&lease).expect("a lease is JSON");
         let sent = Instant::now();
-        self.bus.table(Bucket::Edges).put(self.id.as_str(), value.into(), Some(self.session.lease)).await?;
+        self.bus
+            .table(Bucket::Edges)
+            .put(self.id.as_str(), value.into(), Some(self.session.lease))
+            .await?;
         // A lease that has lapsed in the meantime is not mended by a renewal: the sessions must be confirmed.
         if self.lease.is_stale() && renewal > 0 {
             self.lease_went_stale();
@@ -133,7 +147,10 @@ mod tests {
     fn a_lease_is_fresh_for_its_time_to_live() {
         let clock = Clock::new(Duration::from_secs(60));
         assert!(!clock.is_stale());
-        let clock = Clock { ttl: Duration::ZERO, ..Clock::new(Duration::ZERO) };
+        let clock = Clock {
+            ttl: Duration::ZERO,
+            ..Clock::new(Duration::ZERO)
+        };
         assert!(clock.is_stale() || clock.begun.elapsed().is_zero());
     }
 }

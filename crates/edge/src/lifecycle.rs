@@ -28,7 +28,12 @@ const AT_ONCE: usize = 256;
 
 impl Hub {
     /// Tells that a connection stands.
-    pub(crate) fn tell_connect(self: &Arc<Self>, session: &Arc<Session>, auth: Option<Value>, recovered: bool) {
+    pub(crate) fn tell_connect(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        auth: Option<Value>,
+        recovered: bool,
+    ) {
         let data = json!({ "recovered": recovered, "term": session.keeper.term() });
         let mut more = Map::new();
         more.insert("recovered".to_owned(), recovered.into());
@@ -49,7 +54,14 @@ impl Hub {
         self.tell(session, event, json!({ "room": room }), Map::new(), None);
     }
 
-    fn tell(self: &Arc<Self>, session: &Arc<Session>, event: &str, data: Value, more: Map<String, Value>, id: Option<String>) {
+    fn tell(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        event: &str,
+        data: Value,
+        more: Map<String, Value>,
+        id: Option<String>,
+    ) {
         if !session.namespace.settings.load().lifecycle {
             return;
         }
@@ -67,7 +79,11 @@ impl Hub {
         if let Some(id) = id {
             headers.push(name::MSG_ID, id);
         }
-        let message = Outgoing { subject, headers, body: Value::Object(body).to_string().into() };
+        let message = Outgoing {
+            subject,
+            headers,
+            body: Value::Object(body).to_string().into(),
+        };
         if self.lifecycle.try_send(message).is_err() {
             metrics::error("lifecycle_dropped");
             tracing::warn!(event, sid = %session.sid, "lifecycle event is dropped, too many wait");
@@ -77,29 +93,41 @@ impl Hub {
     /// Stores what is told, until the edge stops and everything told before is stored.
     pub(crate) async fn store_lifecycle(self: Arc<Self>, told: mpsc::Receiver<Outgoing>) {
         let told = futures_util::stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
-        let stores = told.then(|message| {
+        // Sent one after the other; only the acknowledgements are awaited side by side.
+        let sent = told.then(|message| {
             let hub = Arc::clone(&self);
             async move {
-                // Sent here, one after the other; only the acknowledgements are awaited side by side.
-                let sent = hub.bus.store_later(&message.subject, &message.headers, message.body.clone()).await;
-                async move {
-                    let stored = match sent {
-                        Ok(acknowledged) => acknowledged.await,
-                        Err(error) => Err(error),
-                    };
-                    if stored.is_err() {
-                        hub.store_again(&message).await;
-                    }
-                }
+                let sent = hub
+                    .bus
+                    .store_later(&message.subject, &message.headers, message.body.clone())
+                    .await;
+                (hub, message, sent)
             }
         });
-        stores.buffered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+        let stored = sent.map(|(hub, message, sent)| async move {
+            let stored = match sent {
+                Ok(acknowledged) => acknowledged.await,
+                Err(error) => Err(error),
+            };
+            if stored.is_err() {
+                hub.store_again(&message).await;
+            }
+        });
+        stored
+            .buffered(AT_ONCE)
+            .for_each(|()| std::future::ready(()))
+            .await;
     }
 
     async fn store_again(&self, message: &Outgoing) {
         for attempt in 0..ATTEMPTS {
             tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-            if self.bus.store(&message.subject, &message.headers, message.body.clone()).await.is_ok() {
+            if self
+                .bus
+                .store(&message.subject, &message.headers, message.body.clone())
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
@@ -111,7 +139,10 @@ impl Hub {
         let user = session.user.load();
         let mut body = Map::new();
         body.insert("event".to_owned(), event.into());
-        body.insert("user".to_owned(), json!({ "id": user.id(), "claims": &*user.who.claims }));
+        body.insert(
+            "user".to_owned(),
+            json!({ "id": user.id(), "claims": &*user.who.claims }),
+        );
         body.insert("sid".to_owned(), session.sid.as_str().into());
         body.insert("namespace".to_owned(), session.namespace.name.as_str().into());
         body.insert("ts".to_owned(), now().into());

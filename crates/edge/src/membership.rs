@@ -29,7 +29,8 @@ impl Hub {
         }
         let cell = namespace.rooms.enter(room, |generation, slot| {
             let id = subscription_id(namespace.index, generation, slot);
-            self.link().subscribe(id, &self.bus.subjects().delivery(&namespace.name, room));
+            self.link()
+                .subscribe(id, &self.bus.subjects().delivery(&namespace.name, room));
             id
         });
         {
@@ -42,8 +43,14 @@ impl Hub {
                 }
             }
         }
-        let from = namespace.pass_barrier(self, Some((Arc::clone(&cell), Arc::clone(session)))).await;
-        let from = cell.state.lock().member(session).map_or(from, |member| member.from);
+        let from = namespace
+            .pass_barrier(self, Some((Arc::clone(&cell), Arc::clone(session))))
+            .await;
+        let from = cell
+            .state
+            .lock()
+            .member(session)
+            .map_or(from, |member| member.from);
         // A session that ended while it waited was not a member yet when it was cleaned up.
         if session.has_ended() {
             self.exit(session, room);
@@ -66,7 +73,11 @@ impl Hub {
     }
 
     /// Lets a session join a room that it may join: heard, recorded, and told.
-    pub(crate) async fn join(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<(), RecordError> {
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &Room,
+    ) -> Result<(), RecordError> {
         let was_in = session.is_in(room);
         let from = self.enter_one(session, room).await;
         if was_in {
@@ -90,7 +101,11 @@ impl Hub {
     }
 
     /// Lets a session leave a room; `false` if it was not in it. The room of the session itself stays.
-    pub(crate) async fn leave(self: &Arc<Self>, session: &Arc<Session>, room: &Room) -> Result<bool, RecordError> {
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &Room,
+    ) -> Result<bool, RecordError> {
         if room.session() == Some(session.sid.as_str()) || !self.exit(session, room) {
             return Ok(false);
         }
@@ -109,7 +124,11 @@ impl Hub {
     /// Notes that the session has, or is about to get, everything of a room up to a sequence.
     fn heard_up_to(&self, session: &Arc<Session>, room: &Room, sequence: u64) {
         let namespace = &session.namespace;
-        let cell = if room.class() == Class::Session { session_cell(namespace, room) } else { namespace.rooms.find(room) };
+        let cell = if room.class() == Class::Session {
+            session_cell(namespace, room)
+        } else {
+            namespace.rooms.find(room)
+        };
         let Some(cell) = cell else { return };
         if let Some(member) = cell.state.lock().member(session) {
             member.from = member.from.max(sequence);
@@ -130,10 +149,15 @@ impl Hub {
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
         let rules = namespace.rules.load_full();
-        let rooms: Vec<&(Room, u64)> = rooms.iter().filter(|(room, _)| rules.room_options(room).history).collect();
+        let rooms: Vec<&(Room, u64)> = rooms
+            .iter()
+            .filter(|(room, _)| rules.room_options(room).history)
+            .collect();
         for rooms in rooms.chunks(1000) {
-            let mut asked: Vec<String> =
-                rooms.iter().map(|(room, _)| subjects.event(&namespace.name, room)).collect();
+            let mut asked: Vec<String> = rooms
+                .iter()
+                .map(|(room, _)| subjects.event(&namespace.name, room))
+                .collect();
             asked.push(probe.clone());
             let lasts = self.bus.last(&namespace.stream.name, &asked, barrier).await?;
             let reads = rooms.iter().zip(&asked).filter_map(|((room, after), subject)| {
@@ -141,10 +165,16 @@ impl Hub {
                 (last > *after).then_some((room, *after, last))
             });
             let reads = reads.map(|(room, after, last)| async move {
-                let events = self.history(namespace, room, after, last, self.history_limit).await?;
+                let events = self
+                    .history(namespace, room, after, last, self.history_limit)
+                    .await?;
                 // A delivery of the same event may still be on its way.
                 self.heard_up_to(session, room, last);
-                Ok(Missed { room: room.clone(), complete: events.len() < self.history_limit, events })
+                Ok(Missed {
+                    room: room.clone(),
+                    complete: events.len() < self.history_limit,
+                    events,
+                })
             });
             for read in join_all(reads).await {
                 missed.push(read?);

@@ -23,13 +23,23 @@ pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "connections that are open, by transport");
     describe_counter!(ACCEPTED, "connections that were accepted, by transport");
     describe_counter!(CLOSED, "connections that were closed, by close code");
-    describe_counter!(RECOVERED, "sessions that were asked to be recovered, by whether they were");
+    describe_counter!(
+        RECOVERED,
+        "sessions that were asked to be recovered, by whether they were"
+    );
     describe_counter!(SENT, "events that were sent to clients, by namespace and kind");
     describe_counter!(RECEIVED, "messages that came from clients, by namespace");
     describe_counter!(ERRORS, "refused actions and failures, by code");
-    describe_histogram!(LATENCY, metrics::Unit::Seconds, "time from an event's acceptance to its write to a client");
+    describe_histogram!(
+        LATENCY,
+        metrics::Unit::Seconds,
+        "time from an event's acceptance to its write to a client"
+    );
     describe_counter!(GAPS, "rooms in which a missing event was noticed");
-    describe_counter!(REPAIRED, "events that were read from history because their delivery was missing");
+    describe_counter!(
+        REPAIRED,
+        "events that were read from history because their delivery was missing"
+    );
 }
 
 pub(crate) fn opened(transport: Transport) {
@@ -69,12 +79,36 @@ pub(crate) fn received(namespace: &Namespace) {
 /// Counts a refusal or failure; codes from the configuration are counted together, so that labels stay few.
 pub(crate) fn error(code: &str) {
     const KNOWN: [&str; 24] = [
-        "slow_client", "repair_timeout", "rate_limited", "forbidden", "unknown_event", "bad_event", "bad_data",
-        "too_large", "no_handler", "timeout", "bad_json", "bad_frame", "bad_field", "missing_field", "unknown_type",
-        "unauthorized", "unavailable", "too_many_connections", "too_many_rooms", "bad_reply", "history_lost",
-        "bad_room", "not_member", "overloaded",
+        "slow_client",
+        "repair_timeout",
+        "rate_limited",
+        "forbidden",
+        "unknown_event",
+        "bad_event",
+        "bad_data",
+        "too_large",
+        "no_handler",
+        "timeout",
+        "bad_json",
+        "bad_frame",
+        "bad_field",
+        "missing_field",
+        "unknown_type",
+        "unauthorized",
+        "unavailable",
+        "too_many_connections",
+        "too_many_rooms",
+        "bad_reply",
+        "history_lost",
+        "bad_room",
+        "not_member",
+        "overloaded",
     ];
-    let label = KNOWN.iter().find(|known| **known == code).copied().unwrap_or("other");
+    let label = KNOWN
+        .iter()
+        .find(|known| **known == code)
+        .copied()
+        .unwrap_or("other");
     counter!(ERRORS, "code" => label).increment(1);
 }
 
@@ -104,6 +138,10 @@ impl Counters {
     }
 
     fn count(&self, durable: bool) {
-        if durable { self.durable.increment(1) } else { self.signals.increment(1) }
+        if durable {
+            self.durable.increment(1)
+        } else {
+            self.signals.increment(1)
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use carillon_bus::streams::EventsStream;
 use carillon_protocol::ids::Sid;
-use carillon_protocol::names::{self, Room};
-use carillon_service::settings::{self, Overflow};
+use carillon_protocol::names;
+use carillon_service::settings;
 use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
@@ -73,11 +73,6 @@ impl Namespace {
         }
     }
 
-    /// Returns what a full queue does with events of a room.
-    pub(crate) fn overflow(&self, room: &Room) -> Overflow {
-        self.rules.load().overflow(room)
-    }
-
     /// Returns whether durable events are held back.
     pub(crate) fn is_held(&self) -> bool {
         self.holds.load(Ordering::SeqCst) > 0
@@ -90,7 +85,9 @@ impl Namespace {
 
     /// Ends a hold, and sends what waited.
     pub(crate) fn release(&self) {
-        let before = self.holds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |holds| holds.checked_sub(1));
+        let before = self
+            .holds
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |holds| holds.checked_sub(1));
         if before == Ok(1) {
             for session in self.sessions() {
                 session.release_namespace();
@@ -116,7 +113,10 @@ impl Namespace {
     /// Removes a session, unless another one has taken its id.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut sessions = self.sessions.lock();
-        if sessions.get(&session.sid).is_some_and(|known| Arc::ptr_eq(known, session)) {
+        if sessions
+            .get(&session.sid)
+            .is_some_and(|known| Arc::ptr_eq(known, session))
+        {
             sessions.remove(&session.sid);
         }
     }

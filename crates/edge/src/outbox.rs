@@ -48,7 +48,14 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(sink: Sink, limit: usize) -> Self {
-        Self { sink, queue: VecDeque::new(), written: 0, bytes: 0, limit, corked: false }
+        Self {
+            sink,
+            queue: VecDeque::new(),
+            written: 0,
+            bytes: 0,
+            limit,
+            corked: false,
+        }
     }
 
     /// Sends a chunk, or queues it.
@@ -83,8 +90,11 @@ impl Outbox {
             Overflow::CloseAndRecover => false,
             Overflow::DropOldest => {
                 while self.bytes + chunk.bytes.len() > self.limit {
-                    let oldest = (first..self.queue.len()).find(|&index| self.queue[index].droppable.is_some());
-                    let Some(removed) = oldest.and_then(|index| self.queue.remove(index)) else { return false };
+                    let oldest =
+                        (first..self.queue.len()).find(|&index| self.queue[index].droppable.is_some());
+                    let Some(removed) = oldest.and_then(|index| self.queue.remove(index)) else {
+                        return false;
+                    };
                     self.bytes -= removed.bytes.len();
                 }
                 true
@@ -113,7 +123,9 @@ impl Outbox {
     /// Writes what waits, as far as the socket takes it; `true` when nothing waits any more.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         self.corked = false;
-        let Sink::Socket(socket) = &self.sink else { return Ok(self.queue.is_empty()) };
+        let Sink::Socket(socket) = &self.sink else {
+            return Ok(self.queue.is_empty());
+        };
         while !self.queue.is_empty() {
             let mut slices: [IoSlice<'_>; BATCH] = std::array::from_fn(|_| IoSlice::new(&[]));
             let mut count = 0;
@@ -184,9 +196,18 @@ mod tests {
     fn a_full_queue_closes_drops_the_oldest_or_keeps_the_latest() {
         let fill = |overflow| {
             let mut outbox = Outbox::new(Sink::Pull, 300);
-            let sent: Vec<Sent> = [1, 2, 1, 1].map(|room| outbox.push(chunk(90, room), overflow)).to_vec();
+            let sent: Vec<Sent> = [1, 2, 1, 1]
+                .map(|room| outbox.push(chunk(90, room), overflow))
+                .to_vec();
             assert!(outbox.waiting() <= 300);
-            (sent, outbox.take(usize::MAX).iter().map(|chunk| chunk.droppable.unwrap()).collect::<Vec<_>>())
+            (
+                sent,
+                outbox
+                    .take(usize::MAX)
+                    .iter()
+                    .map(|chunk| chunk.droppable.unwrap())
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(fill(Overflow::CloseAndRecover).0[3], Sent::Overflow);
         assert_eq!(fill(Overflow::DropOldest).1, [2, 1, 1]);
@@ -200,7 +221,11 @@ mod tests {
             outbox.push(chunk(10, room), Overflow::CloseAndRecover);
         }
         assert_eq!(outbox.take(1).len(), 1);
-        let rooms: Vec<u64> = outbox.take(usize::MAX).iter().filter_map(|chunk| chunk.droppable).collect();
+        let rooms: Vec<u64> = outbox
+            .take(usize::MAX)
+            .iter()
+            .filter_map(|chunk| chunk.droppable)
+            .collect();
         assert_eq!(rooms, [1, 2, 3]);
         assert_eq!(outbox.waiting(), 0);
     }

@@ -49,9 +49,19 @@ impl Plain {
     ) -> Result<Self, Refused> {
         let namespace = hub.namespace("/").cloned().ok_or(Refused::Unavailable)?;
         let resume = since.clone().map_or(Resume::Fresh, Resume::Since);
-        let entry = Entry { namespace, client: Arc::clone(client), user, auth: None, resume };
+        let entry = Entry {
+            namespace,
+            client: Arc::clone(client),
+            user,
+            auth: None,
+            resume,
+        };
         let opened = hub.open_session(entry).await?;
-        let plain = Self { hub: Arc::clone(hub), client: Arc::clone(client), session: Arc::clone(&opened.session) };
+        let plain = Self {
+            hub: Arc::clone(hub),
+            client: Arc::clone(client),
+            session: Arc::clone(&opened.session),
+        };
         // Before the rooms that it enters are told.
         hub.tell_connect(&opened.session, None, opened.recovered);
         if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &opened).await {
@@ -63,17 +73,36 @@ impl Plain {
     }
 
     /// Enters the topics that an SSE client names in its address, before anything is sent.
-    async fn enter_topics(&self, topics: &[Room], since: Option<&str>, opened: &Opened) -> Result<(), Refused> {
+    async fn enter_topics(
+        &self,
+        topics: &[Room],
+        since: Option<&str>,
+        opened: &Opened,
+    ) -> Result<(), Refused> {
         for room in topics {
-            self.hub.join_by_rule(&self.session, room).await.map_err(|refusal| match &*refusal.code {
-                "unavailable" => Refused::Unavailable,
-                _ => Refused::Client { code: refusal.code.to_string(), message: refusal.message.to_string() },
-            })?;
+            self.hub
+                .join_by_rule(&self.session, room)
+                .await
+                .map_err(|refusal| match &*refusal.code {
+                    "unavailable" => Refused::Unavailable,
+                    _ => Refused::Client {
+                        code: refusal.code.to_string(),
+                        message: refusal.message.to_string(),
+                    },
+                })?;
         }
-        let Some(since) = since.filter(|_| opened.lost.is_empty() && !topics.is_empty()) else { return Ok(()) };
+        let Some(since) = since.filter(|_| opened.lost.is_empty() && !topics.is_empty()) else {
+            return Ok(());
+        };
         if let Reach::All(after) = self.hub.reach_back(&self.session.namespace, since).await? {
             let rooms: Vec<(Room, u64)> = topics.iter().map(|room| (room.clone(), after)).collect();
-            for event in self.hub.missed(&self.session, &rooms).await?.iter().flat_map(|missed| &missed.events) {
+            for event in self
+                .hub
+                .missed(&self.session, &rooms)
+                .await?
+                .iter()
+                .flat_map(|missed| &missed.events)
+            {
                 self.session.replay(event.sequence.unwrap_or(0), event);
             }
         }
@@ -88,7 +117,13 @@ impl Plain {
         // The session is held, so this is where the client's history begins.
         let is_sse = self.client.transport() == Transport::Sse;
         let offset = (is_sse && session.namespace.style.recovery).then(|| session.offset_now());
-        encode::welcome(&mut text, session.sid.as_str(), user.id().map(|id| &**id), recovered, offset);
+        encode::welcome(
+            &mut text,
+            session.sid.as_str(),
+            user.id().map(|id| &**id),
+            recovered,
+            offset,
+        );
         self.client.send_text(&text);
         if resumed {
             metrics::recovered(opened.recovered);
@@ -128,7 +163,10 @@ impl Plain {
         }
         match message {
             Message::Subscribe { topic, since } => {
-                let about = About { topic: Some(&topic), ..About::default() };
+                let about = About {
+                    topic: Some(&topic),
+                    ..About::default()
+                };
                 if let Err(refusal) = self.subscribe(&topic, since.as_deref()).await {
                     self.error(&refusal, about);
                 }
@@ -139,7 +177,9 @@ impl Plain {
                 encode::pong(&mut text, now(), self.offset());
                 self.client.send_text(&text);
             }
-            Message::Emit { event, arguments, id } => return self.emit(&event, &arguments.to_payload(), id).await,
+            Message::Emit { event, arguments, id } => {
+                return self.emit(&event, &arguments.to_payload(), id).await;
+            }
             Message::Presence { topic, id } => self.presence(&topic, id),
             Message::Answer { ask, arguments } => self.client.asks.answer(ask, arguments.to_payload()),
             Message::Authenticate { token } => {
@@ -156,7 +196,13 @@ impl Plain {
     /// Takes a binary message, which means nothing here.
     pub(crate) fn bad_message(&self, bad: &BadMessage) -> Result<(), Closing> {
         let told = refusal(bad.problem.code(), &bad.problem.to_string());
-        self.error(&told, About { topic: bad.topic.as_deref(), id: bad.id });
+        self.error(
+            &told,
+            About {
+                topic: bad.topic.as_deref(),
+                id: bad.id,
+            },
+        );
         let counted = self.admit();
         counted.as_ref().map_or_else(close_if_abuse, |()| Ok(()))
     }
@@ -168,7 +214,11 @@ impl Plain {
     }
 
     fn offset(&self) -> Option<Offset> {
-        self.session.namespace.style.recovery.then(|| self.session.offset())
+        self.session
+            .namespace
+            .style
+            .recovery
+            .then(|| self.session.offset())
     }
 
     async fn subscribe(&self, topic: &str, since: Option<&str>) -> Result<(), Refusal> {
@@ -183,7 +233,12 @@ impl Plain {
         let unavailable = |_| refusal("unavailable", "history is not available now");
         self.hub.join_by_rule(&self.session, room).await?;
         let reach = match since {
-            Some(since) => Some(self.hub.reach_back(&self.session.namespace, since).await.map_err(unavailable)?),
+            Some(since) => Some(
+                self.hub
+                    .reach_back(&self.session.namespace, since)
+                    .await
+                    .map_err(unavailable)?,
+            ),
             None => None,
         };
         let missed = match &reach {
@@ -194,7 +249,12 @@ impl Plain {
             _ => None,
         };
         let mut text = Vec::new();
-        let offset = self.session.namespace.style.recovery.then(|| self.session.offset_now());
+        let offset = self
+            .session
+            .namespace
+            .style
+            .recovery
+            .then(|| self.session.offset_now());
         encode::subscribed(&mut text, room.as_str(), offset);
         self.client.send_text(&text);
         if let Some(Reach::Lost(oldest)) = reach {
@@ -204,7 +264,13 @@ impl Plain {
             if !missed.complete
                 && let Some(sequence) = missed.events.first().and_then(|event| event.sequence)
             {
-                self.history_lost(room, Offset { epoch: self.session.namespace.style.epoch, sequence });
+                self.history_lost(
+                    room,
+                    Offset {
+                        epoch: self.session.namespace.style.epoch,
+                        sequence,
+                    },
+                );
             }
             self.session.send_again(&missed.events);
         }
@@ -212,12 +278,18 @@ impl Plain {
     }
 
     async fn unsubscribe(&self, topic: &str) {
-        let about = About { topic: Some(topic), ..About::default() };
+        let about = About {
+            topic: Some(topic),
+            ..About::default()
+        };
         let Ok(room) = Room::new(topic) else {
             return self.error(&refusal("bad_room", "a room has 1 to 256 bytes"), about);
         };
         if room.session() == Some(self.session.sid.as_str()) {
-            return self.error(&refusal("forbidden", "the room of the session itself cannot be left"), about);
+            return self.error(
+                &refusal("forbidden", "the room of the session itself cannot be left"),
+                about,
+            );
         }
         if self.hub.leave(&self.session, &room).await.is_err() {
             return self.error(&refusal("unavailable", "the cluster cannot do this now"), about);
@@ -228,14 +300,27 @@ impl Plain {
     }
 
     async fn emit(&self, event: &str, payload: &Payload, id: Option<u64>) -> Result<(), Closing> {
-        let outcome = self.hub.on_event(&self.session, event, payload, id.is_some()).await;
+        let outcome = self
+            .hub
+            .on_event(&self.session, event, payload, id.is_some())
+            .await;
         match outcome {
             Ok(Answer::Backend { event, payload }) => {
-                let (hub, session, client) = (Arc::clone(&self.hub), Arc::clone(&self.session), Arc::clone(&self.client));
+                let (hub, session, client) = (
+                    Arc::clone(&self.hub),
+                    Arc::clone(&self.session),
+                    Arc::clone(&self.client),
+                );
                 tokio::spawn(async move {
                     let answer = hub.forward(&session, &event, &payload, true).await;
                     let plain = Self { hub, client, session };
-                    plain.finish(id, answer.map(|payload| Answer::Reply { payload: payload.unwrap_or(Payload::NONE), event: None }));
+                    plain.finish(
+                        id,
+                        answer.map(|payload| Answer::Reply {
+                            payload: payload.unwrap_or(Payload::NONE),
+                            event: None,
+                        }),
+                    );
                 });
                 Ok(())
             }
@@ -259,30 +344,67 @@ impl Plain {
         match (answer, id) {
             (Ok(Answer::Reply { payload, .. }), Some(id)) => acknowledge(id, &payload),
             (Ok(_), Some(id)) => acknowledge(id, &Payload::NONE),
-            (Ok(Answer::Reply { payload, event: Some(event) }), None) => {
+            (
+                Ok(Answer::Reply {
+                    payload,
+                    event: Some(event),
+                }),
+                None,
+            ) => {
                 self.session.emit(crate::rules::Emit { event, payload });
             }
             (Ok(_), None) => {}
-            (Err(refusal), id) => self.error(&refusal, About { id, ..About::default() }),
+            (Err(refusal), id) => self.error(
+                &refusal,
+                About {
+                    id,
+                    ..About::default()
+                },
+            ),
         }
     }
 
     /// Answers who is in a room that the client is in; the routers know.
     fn presence(&self, topic: &str, id: u64) {
-        let about = About { topic: Some(topic), id: Some(id) };
-        let Some(room) = Room::new(topic).ok().filter(|room| self.session.is_in(room)) else {
-            return self.error(&refusal("not_member", "presence is told to members of a room"), about);
+        let about = About {
+            topic: Some(topic),
+            id: Some(id),
         };
-        let (hub, session, client) = (Arc::clone(&self.hub), Arc::clone(&self.session), Arc::clone(&self.client));
+        let Some(room) = Room::new(topic).ok().filter(|room| self.session.is_in(room)) else {
+            return self.error(
+                &refusal("not_member", "presence is told to members of a room"),
+                about,
+            );
+        };
+        let (hub, session, client) = (
+            Arc::clone(&self.hub),
+            Arc::clone(&self.session),
+            Arc::clone(&self.client),
+        );
         let topic = topic.to_owned();
         tokio::spawn(async move {
             let subject = hub.bus.subjects().presence(&session.namespace.name, &room);
-            let reply = hub.bus.request(&subject, &Headers::new(), bytes::Bytes::new(), PRESENCE).await;
+            let reply = hub
+                .bus
+                .request(&subject, &Headers::new(), bytes::Bytes::new(), PRESENCE)
+                .await;
             let plain = Self { hub, client, session };
-            match reply.ok().and_then(|reply| String::from_utf8(reply.body.to_vec()).ok()) {
-                Some(json) => plain.finish(Some(id), Ok(Answer::Reply { payload: Payload::One(json.into()), event: None })),
+            match reply
+                .ok()
+                .and_then(|reply| String::from_utf8(reply.body.to_vec()).ok())
+            {
+                Some(json) => plain.finish(
+                    Some(id),
+                    Ok(Answer::Reply {
+                        payload: Payload::One(json.into()),
+                        event: None,
+                    }),
+                ),
                 None => {
-                    let about = About { topic: Some(&topic), id: Some(id) };
+                    let about = About {
+                        topic: Some(&topic),
+                        id: Some(id),
+                    };
                     plain.error(&refusal("unavailable", "presence is not available now"), about);
                 }
             }
@@ -324,7 +446,11 @@ fn event_text(name: &str, payload: &Payload) -> Vec<u8> {
 
 fn close_if_abuse(refusal: &Refusal) -> Result<(), Closing> {
     if refusal.abuse {
-        return Err(Closing { code: 1008, reason: "rate_limited: far too many messages".to_owned(), flush: true });
+        return Err(Closing {
+            code: 1008,
+            reason: "rate_limited: far too many messages".to_owned(),
+            flush: true,
+        });
     }
     Ok(())
 }

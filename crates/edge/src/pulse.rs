@@ -30,7 +30,9 @@ impl Namespace {
     /// Asks who is due, and closes who did not answer.
     pub(crate) fn beat_hearts(&self) {
         let rules = self.rules.load();
-        let Some(heartbeat) = rules.heartbeat() else { return };
+        let Some(heartbeat) = rules.heartbeat() else {
+            return;
+        };
         let event: Arc<str> = heartbeat.event.as_str().into();
         for session in self.sessions() {
             let mut pulse = session.pulse.lock();
@@ -43,11 +45,18 @@ impl Namespace {
             if !pulse.is_answered && must_answer && asked.elapsed() >= heartbeat.timeout {
                 drop(pulse);
                 let reason = "heartbeat timeout".to_owned();
-                session.client.close(Closing { code: 1008, reason, flush: false });
+                session.client.close(Closing {
+                    code: 1008,
+                    reason,
+                    flush: false,
+                });
             } else if asked.elapsed() >= heartbeat.every {
                 (pulse.asked, pulse.is_answered) = (Some(Instant::now()), false);
                 drop(pulse);
-                session.emit(Emit { event: Arc::clone(&event), payload: Payload::NONE });
+                session.emit(Emit {
+                    event: Arc::clone(&event),
+                    payload: Payload::NONE,
+                });
             }
         }
     }

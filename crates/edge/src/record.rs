@@ -43,7 +43,12 @@ impl Keeper {
     /// Keeps a record that is not written yet, or that was read at a revision.
     pub(crate) fn new(sid: Sid, record: Record, revision: u64) -> Self {
         let (start, term) = (record.start, record.term);
-        Self { sid, start, term, kept: Mutex::new(Some(Kept { record, revision })) }
+        Self {
+            sid,
+            start,
+            term,
+            kept: Mutex::new(Some(Kept { record, revision })),
+        }
     }
 
     /// Returns the sequence at which the session began.
@@ -72,7 +77,9 @@ impl Keeper {
         gone: u64,
         late: Vec<(u64, u64)>,
     ) -> Result<(), RecordError> {
-        let Some(mut kept) = self.kept.lock().await.take() else { return Err(RecordError::Fenced) };
+        let Some(mut kept) = self.kept.lock().await.take() else {
+            return Err(RecordError::Fenced);
+        };
         let change = |record: &mut Record| {
             record.state = state;
             record.gone = Some(gone);
@@ -105,7 +112,9 @@ impl Keeper {
                 }
                 Err(TableError::Conflict) => match read(&table, self.sid).await {
                     // An order or a sweep changed it, or an acknowledgement was lost; it is still ours.
-                    Ok(Some((mut record, revision))) if record.owner == hub.id && record.term == self.term => {
+                    Ok(Some((mut record, revision)))
+                        if record.owner == hub.id && record.term == self.term =>
+                    {
                         record.state = State::Live;
                         record.gone = None;
                         change(&mut record);
@@ -139,7 +148,11 @@ impl Keeper {
 impl Session {
     /// Another edge owns the session: the transport is closed, and the record is not touched any more.
     pub(crate) fn fence(&self) {
-        self.client.close(Closing { code: 1012, reason: "the session went on elsewhere".to_owned(), flush: false });
+        self.client.close(Closing {
+            code: 1012,
+            reason: "the session went on elsewhere".to_owned(),
+            flush: false,
+        });
     }
 }
 

@@ -24,12 +24,20 @@ const RETRY: Duration = Duration::from_millis(100);
 const MAX_EVENTS: usize = 10_000;
 
 impl Hub {
-    pub(crate) async fn run_repair(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>, mut up_to: u64) {
+    pub(crate) async fn run_repair(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        cell: &Arc<Cell>,
+        mut up_to: u64,
+    ) {
         let begun = tokio::time::Instant::now();
         let mut closed = false;
         loop {
             let complete = cell.state.lock().complete.unwrap_or(0);
-            match self.history(namespace, &cell.room, complete, up_to, MAX_EVENTS).await {
+            match self
+                .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
+                .await
+            {
                 Ok(events) => match self.finish_repair(namespace, cell, &events, up_to) {
                     None => return,
                     // Yet another gap behind it.
@@ -66,7 +74,11 @@ impl Hub {
         }
         // Everything up to there was read, or has expired.
         state.complete = state.complete.max(Some(up_to));
-        while let Some((before, event)) = state.repair.as_mut().and_then(|repair| repair.pending.pop_front()) {
+        while let Some((before, event)) = state
+            .repair
+            .as_mut()
+            .and_then(|repair| repair.pending.pop_front())
+        {
             let sequence = event.sequence.unwrap_or(0);
             if Some(sequence) <= state.complete {
                 continue;
@@ -110,8 +122,14 @@ impl Hub {
         limit: usize,
     ) -> Result<Vec<Arc<Broadcast>>, HistoryError> {
         let subject = self.bus.subjects().event(&namespace.name, room);
-        let messages = self.bus.read(&namespace.stream.name, &subject, after, up_to, limit).await?;
-        Ok(messages.into_iter().filter_map(|message| replayed(namespace, room, message)).collect())
+        let messages = self
+            .bus
+            .read(&namespace.stream.name, &subject, after, up_to, limit)
+            .await?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| replayed(namespace, room, message))
+            .collect())
     }
 }
 

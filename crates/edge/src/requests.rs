@@ -35,7 +35,10 @@ impl Hub {
         let own = format!("{}.>", subjects.edge(self.id));
         let all = format!("{}.>", subjects.edges());
         loop {
-            let (own, all) = (self.bus.subscribe(&own, None).await, self.bus.subscribe(&all, None).await);
+            let (own, all) = (
+                self.bus.subscribe(&own, None).await,
+                self.bus.subscribe(&all, None).await,
+            );
             let (Ok(mut own), Ok(mut all)) = (own, all) else {
                 tokio::time::sleep(RETRY).await;
                 continue;
@@ -57,17 +60,22 @@ impl Hub {
         let verb = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
         match verb.as_str() {
             "takeover" => {
-                let Some(takeover) = read::<Takeover>(&message) else { return };
+                let Some(takeover) = read::<Takeover>(&message) else {
+                    return;
+                };
                 for namespace in self.namespaces() {
                     if namespace.session(takeover.sid).is_some() {
                         let answer = self.hand_over(&namespace.name, &takeover).await;
                         return self.reply(&message, &answer).await;
                     }
                 }
-                self.reply(&message, &carillon_protocol::message::TakenOver::default()).await;
+                self.reply(&message, &carillon_protocol::message::TakenOver::default())
+                    .await;
             }
             "order" => {
-                let Some(order) = read::<Order>(&message) else { return };
+                let Some(order) = read::<Order>(&message) else {
+                    return;
+                };
                 let done = self.carry_out(&order).await;
                 self.reply(&message, &Ordered { done }).await;
             }
@@ -94,7 +102,9 @@ impl Hub {
     }
 
     async fn carry_out(self: &Arc<Self>, order: &Order) -> bool {
-        let session = self.namespace(order.namespace.as_str()).and_then(|namespace| namespace.session(order.sid));
+        let session = self
+            .namespace(order.namespace.as_str())
+            .and_then(|namespace| namespace.session(order.sid));
         let Some(session) = session else { return false };
         match (order.order, &order.room) {
             (OrderKind::Join, Some(room)) => {
@@ -112,7 +122,8 @@ impl Hub {
             }
             (OrderKind::Leave, Some(room)) => self.leave(&session, room).await.unwrap_or(false),
             (OrderKind::Disconnect, _) => {
-                self.disconnect(&session, order.reason.as_deref().unwrap_or("disconnected")).await;
+                self.disconnect(&session, order.reason.as_deref().unwrap_or("disconnected"))
+                    .await;
                 true
             }
             (OrderKind::Join | OrderKind::Leave, None) => false,
@@ -128,14 +139,20 @@ impl Hub {
                 session.client.send_text(&text);
             }
             Transport::Ws | Transport::Sse => {
-                session.client.close(Closing { code: 1008, reason: format!("disconnected: {reason}"), flush: true });
+                session.client.close(Closing {
+                    code: 1008,
+                    reason: format!("disconnected: {reason}"),
+                    flush: true,
+                });
             }
         }
         self.close_session(session, reason, false).await;
     }
 
     async fn ask_clients(self: &Arc<Self>, ask: &Ask) -> Vec<Answer> {
-        let Some(namespace) = self.namespace(ask.namespace.as_str()) else { return Vec::new() };
+        let Some(namespace) = self.namespace(ask.namespace.as_str()) else {
+            return Vec::new();
+        };
         let payload = if ask.args {
             Payload::from_array(&ask.payload).unwrap_or(Payload::NONE)
         } else {
@@ -148,12 +165,20 @@ impl Hub {
             async move {
                 let answer = session.ask(&ask.event, &ask.room, payload);
                 let answer = match answer {
-                    Some(answer) => tokio::time::timeout(deadline, answer).await.ok().and_then(Result::ok),
+                    Some(answer) => tokio::time::timeout(deadline, answer)
+                        .await
+                        .ok()
+                        .and_then(Result::ok),
                     None => None,
                 };
                 let error = answer.is_none().then(|| "timeout".to_owned());
                 let data = answer.and_then(|answer| RawValue::from_string(first_argument(&answer)).ok());
-                Answer { sid: session.sid, user: session.user.load().id().cloned(), data, error }
+                Answer {
+                    sid: session.sid,
+                    user: session.user.load().id().cloned(),
+                    data,
+                    error,
+                }
             }
         }))
         .await
@@ -181,13 +206,20 @@ fn read<T: DeserializeOwned>(message: &Message) -> Option<T> {
 
 impl Session {
     /// Sends an event that the client must answer; `None` where it is asked too much already.
-    fn ask(&self, event: &str, room: &Room, payload: &Payload) -> Option<tokio::sync::oneshot::Receiver<Payload>> {
+    fn ask(
+        &self,
+        event: &str,
+        room: &Room,
+        payload: &Payload,
+    ) -> Option<tokio::sync::oneshot::Receiver<Payload>> {
         let (number, answer) = self.client.asks.open()?;
         match self.client.wire {
             Wire::SocketIo => {
                 let arguments = payload.arguments();
                 let extracted = binary::extract(arguments, MAX_SENT_ATTACHMENTS);
-                let attachments = extracted.as_ref().map_or(&[][..], |extracted| &extracted.attachments);
+                let attachments = extracted
+                    .as_ref()
+                    .map_or(&[][..], |extracted| &extracted.attachments);
                 // The stock client strips the acknowledgement before it looks for an offset.
                 let ends_in_string = socketio_offset_needed(arguments);
                 let mut text = vec![engineio::MESSAGE];
@@ -200,8 +232,15 @@ impl Session {
                     offset: (ends_in_string && self.namespace.style.recovery).then(|| self.offset()),
                 }
                 .write(&mut text);
-                let chunks: Vec<Chunk> = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes)).collect();
-                self.client.send_event(Chunk::text(&text), &chunks, carillon_service::settings::Overflow::CloseAndRecover);
+                let chunks: Vec<Chunk> = attachments
+                    .iter()
+                    .map(|bytes| Chunk::new(Opcode::Binary, bytes))
+                    .collect();
+                self.client.send_event(
+                    Chunk::text(&text),
+                    &chunks,
+                    carillon_service::settings::Overflow::CloseAndRecover,
+                );
             }
             Wire::Json => {
                 let event = Event {

@@ -21,8 +21,14 @@ impl Revocations {
         if revoked.is_empty() {
             return false;
         }
-        let by_user = user.id().is_some_and(|id| revoked.contains(&format!("user.{id}")));
-        by_user || user.token_id.as_ref().is_some_and(|id| revoked.contains(&format!("jti.{id}")))
+        let by_user = user
+            .id()
+            .is_some_and(|id| revoked.contains(&format!("user.{id}")));
+        by_user
+            || user
+                .token_id
+                .as_ref()
+                .is_some_and(|id| revoked.contains(&format!("jti.{id}")))
     }
 }
 
@@ -46,7 +52,9 @@ impl Hub {
             };
             match change {
                 Change::Put { key, value, .. } => {
-                    let Ok(revoked) = serde_json::from_slice::<Revoked>(&value) else { continue };
+                    let Ok(revoked) = serde_json::from_slice::<Revoked>(&value) else {
+                        continue;
+                    };
                     seen.insert(key.clone());
                     self.revoke(&revoked);
                     keys.insert(key, revoked);

@@ -64,7 +64,9 @@ struct Table {
 
 impl Rooms {
     pub(crate) fn new() -> Self {
-        Self { table: Mutex::default() }
+        Self {
+            table: Mutex::default(),
+        }
     }
 
     /// Returns a room's cell, made and subscribed where it is missing.
@@ -77,9 +79,17 @@ impl Rooms {
         let generation = table.generation;
         let entry = table.cells.vacant_entry();
         let slot = entry.key();
-        let subscription = (room.class() != Class::Session)
-            .then(|| subscribe(generation, u32::try_from(slot).expect("fewer than 2^32 rooms fit into memory")));
-        let cell = Arc::new(Cell { room: room.clone(), subscription, state: Mutex::default() });
+        let subscription = (room.class() != Class::Session).then(|| {
+            subscribe(
+                generation,
+                u32::try_from(slot).expect("fewer than 2^32 rooms fit into memory"),
+            )
+        });
+        let cell = Arc::new(Cell {
+            room: room.clone(),
+            subscription,
+            state: Mutex::default(),
+        });
         entry.insert(Arc::clone(&cell));
         table.by_name.insert(room.clone(), slot);
         cell
@@ -88,13 +98,20 @@ impl Rooms {
     /// Returns a room's cell.
     pub(crate) fn find(&self, room: &Room) -> Option<Arc<Cell>> {
         let table = self.table.lock();
-        table.by_name.get(room).map(|&slot| Arc::clone(&table.cells[slot]))
+        table
+            .by_name
+            .get(room)
+            .map(|&slot| Arc::clone(&table.cells[slot]))
     }
 
     /// Returns the cell of a subscription.
     pub(crate) fn of_subscription(&self, slot: usize, id: u64) -> Option<Arc<Cell>> {
         let table = self.table.lock();
-        table.cells.get(slot).filter(|cell| cell.subscription == Some(id)).cloned()
+        table
+            .cells
+            .get(slot)
+            .filter(|cell| cell.subscription == Some(id))
+            .cloned()
     }
 
     /// Notes that a room has become empty.
@@ -105,10 +122,16 @@ impl Rooms {
     /// Gives up rooms that have been empty for a while; `unsubscribe` is told their subscriptions.
     pub(crate) fn sweep(&self, mut unsubscribe: impl FnMut(u64)) {
         let mut table = self.table.lock();
-        let due = table.empty.iter().take_while(|(_, since)| since.elapsed() >= LINGER).count();
+        let due = table
+            .empty
+            .iter()
+            .take_while(|(_, since)| since.elapsed() >= LINGER)
+            .count();
         let due: Vec<Room> = table.empty.drain(..due).map(|(room, _)| room).collect();
         for room in due {
-            let Some(&slot) = table.by_name.get(&room) else { continue };
+            let Some(&slot) = table.by_name.get(&room) else {
+                continue;
+            };
             // A cell that somebody holds is about to get a member.
             if Arc::strong_count(&table.cells[slot]) > 1 {
                 table.empty.push((room, Instant::now()));
@@ -127,7 +150,12 @@ impl Rooms {
 
     /// Returns every room.
     pub(crate) fn all(&self) -> Vec<Arc<Cell>> {
-        self.table.lock().cells.iter().map(|(_, cell)| Arc::clone(cell)).collect()
+        self.table
+            .lock()
+            .cells
+            .iter()
+            .map(|(_, cell)| Arc::clone(cell))
+            .collect()
     }
 
     /// Names every subscription, under the lock under which new ones are made.
@@ -146,13 +174,20 @@ impl State {
         if self.member(session).is_some() {
             return false;
         }
-        self.members.push(Member { session: Arc::clone(session), from });
+        self.members.push(Member {
+            session: Arc::clone(session),
+            from,
+        });
         true
     }
 
     /// Removes a member.
     pub(crate) fn remove(&mut self, session: &Arc<Session>) -> bool {
-        match self.members.iter().position(|member| Arc::ptr_eq(&member.session, session)) {
+        match self
+            .members
+            .iter()
+            .position(|member| Arc::ptr_eq(&member.session, session))
+        {
             Some(index) => {
                 self.members.swap_remove(index);
                 if self.members.is_empty() {
@@ -166,6 +201,8 @@ impl State {
 
     /// Returns a member.
     pub(crate) fn member(&mut self, session: &Arc<Session>) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| Arc::ptr_eq(&member.session, session))
+        self.members
+            .iter_mut()
+            .find(|member| Arc::ptr_eq(&member.session, session))
     }
 }

@@ -61,7 +61,10 @@ pub enum BindError {
     #[error("namespace {namespace}: {problem}")]
     Namespace { namespace: String, problem: String },
     #[error("namespace {namespace}: {}", first(.errors))]
-    Rules { namespace: String, errors: Vec<RuleError> },
+    Rules {
+        namespace: String,
+        errors: Vec<RuleError>,
+    },
     #[error("edge.tls: {0}")]
     Tls(String),
     #[error("the session key cannot be read")]
@@ -105,11 +108,18 @@ impl Server {
     /// Checks the settings and takes the address.
     pub async fn bind(shared: Shared, readiness: Readiness) -> Result<Self, BindError> {
         metrics::describe();
-        let setting = |key, problem: &dyn ToString| BindError::Setting { key, problem: problem.to_string() };
-        let proxies = Proxies::parse(&shared.edge.trusted_proxies).map_err(|error| setting("trusted_proxies", &error))?;
-        let origins = Origins::parse(&shared.edge.cors_origin).map_err(|error| setting("cors_origin", &error))?;
+        let setting = |key, problem: &dyn ToString| BindError::Setting {
+            key,
+            problem: problem.to_string(),
+        };
+        let proxies = Proxies::parse(&shared.edge.trusted_proxies)
+            .map_err(|error| setting("trusted_proxies", &error))?;
+        let origins =
+            Origins::parse(&shared.edge.cors_origin).map_err(|error| setting("cors_origin", &error))?;
         let tls = match &shared.edge.tls {
-            Some(files) => Some(Arc::new(Tls::load(files).map_err(|error| BindError::Tls(chain(&error)))?)),
+            Some(files) => Some(Arc::new(
+                Tls::load(files).map_err(|error| BindError::Tls(chain(&error)))?,
+            )),
             None => None,
         };
         let namespaces = namespaces(&shared)?;
@@ -131,9 +141,27 @@ impl Server {
         let (lifecycle, told) = mpsc::channel(lifecycle::MAX_WAITING);
         let hub = Hub::new(id, shared, namespaces, key, readiness.clone(), lifecycle);
         let config = &hub.config;
-        let demo = config.demo.then(|| Demo::new(&config.ws_path, config.demo_publisher.as_deref()));
-        let front = Arc::new(Front { hub: Arc::clone(&hub), origins, slots, rate, demo });
-        Ok(Self { hub, front, listener, address, door, tls, nats, readiness, told })
+        let demo = config
+            .demo
+            .then(|| Demo::new(&config.ws_path, config.demo_publisher.as_deref()));
+        let front = Arc::new(Front {
+            hub: Arc::clone(&hub),
+            origins,
+            slots,
+            rate,
+            demo,
+        });
+        Ok(Self {
+            hub,
+            front,
+            listener,
+            address,
+            door,
+            tls,
+            nats,
+            readiness,
+            told,
+        })
     }
 
     /// Returns where clients connect.
@@ -217,14 +245,30 @@ fn namespaces(shared: &Shared) -> Result<Vec<Arc<Namespace>>, BindError> {
     let queue = usize::try_from(shared.edge.queue).unwrap_or(usize::MAX);
     let mut namespaces = Vec::new();
     for (index, (name, settings)) in shared.namespaces.iter().enumerate() {
-        let problem = |problem: String| BindError::Namespace { namespace: name.clone(), problem };
+        let problem = |problem: String| BindError::Namespace {
+            namespace: name.clone(),
+            problem,
+        };
         let index = u16::try_from(index).ok().filter(|index| *index < 4096);
         let index = index.ok_or_else(|| problem("there may be 4096 namespaces".to_owned()))?;
         let parsed = names::Namespace::new(name).map_err(|error| problem(error.to_string()))?;
-        let stream = shared.streams.of(&parsed).ok_or_else(|| problem("it has no stream".to_owned()))?.clone();
-        let rules = Rules::compile(name, settings)
-            .map_err(|errors| BindError::Rules { namespace: name.clone(), errors })?;
-        namespaces.push(Arc::new(Namespace::new(index, parsed, settings.clone(), rules, stream, queue)));
+        let stream = shared
+            .streams
+            .of(&parsed)
+            .ok_or_else(|| problem("it has no stream".to_owned()))?
+            .clone();
+        let rules = Rules::compile(name, settings).map_err(|errors| BindError::Rules {
+            namespace: name.clone(),
+            errors,
+        })?;
+        namespaces.push(Arc::new(Namespace::new(
+            index,
+            parsed,
+            settings.clone(),
+            rules,
+            stream,
+            queue,
+        )));
     }
     Ok(namespaces)
 }
@@ -270,16 +314,28 @@ async fn drain(hub: &Arc<Hub>, readiness: &Readiness, stop: &Stop) {
     tokio::time::sleep(hub.config.drain_delay).await;
     hub.draining.store(true, Ordering::SeqCst);
     stop.accepting.cancel();
-    let budget = hub.config.drain.saturating_sub(hub.config.drain_delay).saturating_sub(LAST);
-    let mut clients: Vec<_> =
-        hub.namespaces().iter().flat_map(|namespace| namespace.sessions()).map(|session| Arc::clone(&session.client)).collect();
+    let budget = hub
+        .config
+        .drain
+        .saturating_sub(hub.config.drain_delay)
+        .saturating_sub(LAST);
+    let mut clients: Vec<_> = hub
+        .namespaces()
+        .iter()
+        .flat_map(|namespace| namespace.sessions())
+        .map(|session| Arc::clone(&session.client))
+        .collect();
     fastrand::shuffle(&mut clients);
     let deadline = begun + hub.config.drain_delay + budget;
     let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
     // Three quarters of the time are enough to spread them; the last quarter is for slow ones.
     let pause = budget.mul_f64(0.75) / count;
     for client in clients {
-        client.close(Closing { code: 1012, reason: "restart".to_owned(), flush: true });
+        client.close(Closing {
+            code: 1012,
+            reason: "restart".to_owned(),
+            flush: true,
+        });
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
     }
     while hub.connections() > 0 && tokio::time::Instant::now() < deadline {

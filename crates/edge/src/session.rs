@@ -82,7 +82,10 @@ impl Session {
             limits: Mutex::new(SessionLimits::new(Instant::now())),
             pulse: Mutex::default(),
             warned: AtomicBool::new(false),
-            cursor: Mutex::new(Cursor { holds: 1, ..Cursor::default() }),
+            cursor: Mutex::new(Cursor {
+                holds: 1,
+                ..Cursor::default()
+            }),
             rooms: Mutex::default(),
             ended: AtomicBool::new(false),
             place: Mutex::new(None),
@@ -101,11 +104,14 @@ impl Session {
             }
             return;
         };
-        if cursor.holds > 0 || self.namespace.is_held() {
+        // What waits goes first, even if the hold has ended and nobody has come to send it yet.
+        if cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
             cursor.hold(sequence, broadcast);
             if cursor.held_bytes > self.namespace.queue_limit {
                 drop(cursor);
                 self.overflow();
+            } else {
+                self.flush(&mut cursor);
             }
             return;
         }
@@ -132,7 +138,7 @@ impl Session {
     fn write(&self, broadcast: &Broadcast, last: u64) {
         let style = &self.namespace.style;
         let (text, attachments) = broadcast.frame(self.client.wire, style).chunks(last, style.epoch);
-        self.client.send_event(text, attachments, self.namespace.overflow(&broadcast.room));
+        self.client.send_event(text, attachments, broadcast.overflow);
         metrics::sent(&self.namespace, broadcast);
     }
 
@@ -193,7 +199,9 @@ impl Session {
         let mut cursor = self.cursor.lock();
         self.client.cork();
         for broadcast in broadcasts {
-            let Some(sequence) = broadcast.sequence else { continue };
+            let Some(sequence) = broadcast.sequence else {
+                continue;
+            };
             cursor.held.remove(&sequence);
             cursor.last = cursor.last.max(sequence);
             self.write(broadcast, cursor.last);
@@ -207,19 +215,33 @@ impl Session {
         if cursor.holds == 0 && !self.namespace.is_held() {
             cursor.last = cursor.last.max(self.namespace.watermark());
         }
-        Offset { epoch: self.namespace.style.epoch, sequence: cursor.last }
+        Offset {
+            epoch: self.namespace.style.epoch,
+            sequence: cursor.last,
+        }
     }
 
     /// Returns the client's offset as it is.
     pub(crate) fn offset_now(&self) -> Offset {
-        Offset { epoch: self.namespace.style.epoch, sequence: self.cursor.lock().last }
+        Offset {
+            epoch: self.namespace.style.epoch,
+            sequence: self.cursor.lock().last,
+        }
     }
 
     /// Returns what was sent late or not at all, as the record keeps it.
     pub(crate) fn late(&self) -> Vec<(u64, u64)> {
         let cursor = self.cursor.lock();
-        let held = cursor.held.keys().take_while(|sequence| **sequence <= cursor.last);
-        cursor.late.iter().copied().chain(held.map(|sequence| (*sequence, u64::MAX))).collect()
+        let held = cursor
+            .held
+            .keys()
+            .take_while(|sequence| **sequence <= cursor.last);
+        cursor
+            .late
+            .iter()
+            .copied()
+            .chain(held.map(|sequence| (*sequence, u64::MAX)))
+            .collect()
     }
 
     /// Notes that the session is in a room; `false` if it was.

@@ -1,17 +1,21 @@
 //! Whether deliveries can be trusted: after a break of the link every room is compared with its stream, and once
 //! in a while anyway.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use carillon_bus::HistoryError;
+use carillon_bus::history::now;
+use carillon_bus::{HistoryError, Message};
 use carillon_protocol::names::{self, Room};
+use futures_util::FutureExt;
 use serde::Deserialize;
 
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::room::Cell;
+use crate::trouble::Finding;
 
 /// How often the watermark is raised by a probe.
 const PROBE: Duration = Duration::from_secs(5);
@@ -20,9 +24,13 @@ const CHECK_EVERY: u64 = 12;
 /// A probe that takes longer means that deliveries may be missing.
 const LATE: Duration = Duration::from_secs(3);
 
-/// A publisher's word that deliveries of these rooms may have been missed.
+/// Most words of publishers that are taken for one check.
+const MOST_DOUBTS: usize = 1000;
+
+/// A publisher's word that deliveries of these rooms after a sequence may have been missed.
 #[derive(Deserialize)]
 struct Doubt {
+    from: u64,
     namespace: names::Namespace,
     rooms: Vec<Room>,
 }
@@ -75,12 +83,21 @@ impl Hub {
                 () = self.stop.cancelled() => return,
                 () = self.unverified.notified() => {
                     for namespace in self.namespaces() {
-                        self.verify_after_trouble(namespace).await;
+                        self.verify(namespace).await;
                     }
                     self.link_is_verified();
                 }
                 order = order => match order {
-                    Some(order) => self.check_after(&order.body).await,
+                    Some(order) => {
+                        let mut doubts = vec![order];
+                        // A restart of NATS brings many at once: they are one check.
+                        while doubts.len() < MOST_DOUBTS
+                            && let Some(Some(next)) = orders.as_mut().and_then(|orders| orders.next().now_or_never())
+                        {
+                            doubts.push(next);
+                        }
+                        self.check_after(doubts).await;
+                    }
                     None => orders = self.bus.subscribe(&subject, None).await.ok(),
                 },
                 _ = tick.tick() => {
@@ -106,31 +123,51 @@ impl Hub {
         }
     }
 
-    /// Checks the rooms that a publisher is in doubt about; those of which nobody is here cost nothing.
-    async fn check_after(self: &Arc<Self>, doubt: &[u8]) {
-        let Ok(doubt) = serde_json::from_slice::<Doubt>(doubt) else { return };
-        let Some(namespace) = self.namespace(doubt.namespace.as_str()) else { return };
-        let cells: Vec<Arc<Cell>> = doubt.rooms.iter().filter_map(|room| namespace.rooms.find(room)).collect();
-        if cells.is_empty() {
-            return;
+    /// Checks the rooms that publishers are in doubt about; those of which nobody is here cost nothing.
+    async fn check_after(self: &Arc<Self>, doubts: Vec<Message>) {
+        let mut rooms: BTreeMap<names::Namespace, BTreeMap<Room, u64>> = BTreeMap::new();
+        for doubt in doubts {
+            let Ok(doubt) = serde_json::from_slice::<Doubt>(&doubt.body) else {
+                continue;
+            };
+            let known = rooms.entry(doubt.namespace).or_default();
+            for room in doubt.rooms {
+                let from = known.entry(room).or_insert(doubt.from);
+                *from = doubt.from.min(*from);
+            }
         }
-        let from = namespace.watermark();
-        let until = namespace.pass_barrier(self, None).await;
-        if let Err(error) = self.compare(namespace, &cells, until).await {
-            tracing::debug!(%error, "rooms cannot be compared, the next check will");
-        }
-        if from > 0 {
-            self.record_trouble(namespace, from, until).await;
+        for (namespace, rooms) in rooms {
+            if let Some(namespace) = self.namespace(namespace.as_str()) {
+                self.check_rooms(namespace, rooms).await;
+            }
         }
     }
 
-    /// Verifies, and records for others what may have been missed since everything was known to be complete.
-    async fn verify_after_trouble(self: &Arc<Self>, namespace: &Arc<Namespace>) {
-        let from = namespace.watermark();
-        self.verify(namespace).await;
-        if from > 0 {
-            self.record_trouble(namespace, from, namespace.watermark()).await;
+    async fn check_rooms(self: &Arc<Self>, namespace: &Arc<Namespace>, mut rooms: BTreeMap<Room, u64>) {
+        let mut cells = Vec::new();
+        rooms.retain(|room, _| {
+            let cell = namespace.rooms.find(room);
+            cells.extend(cell.clone());
+            cell.is_some()
+        });
+        if cells.is_empty() {
+            return;
         }
+        // What comes after a break of the link waits until all rooms are verified, which is this task's work too.
+        let held = self.broken.load(Ordering::SeqCst);
+        let until = namespace.pass_barrier(self, None).await;
+        let missed = self.compare(namespace, &cells, until).await;
+        if let Err(error) = &missed {
+            tracing::debug!(%error, "rooms cannot be compared, the next check will");
+        }
+        let finding = Finding {
+            edge: self.id,
+            clean: held || missed == Ok(0),
+            rooms,
+            until,
+            at: now(),
+        };
+        self.record_trouble(namespace, finding).await;
     }
 
     /// Compares the last sequence of every room with what was delivered, and repairs what differs.
@@ -138,7 +175,7 @@ impl Hub {
         loop {
             let sequence = namespace.pass_barrier(self, None).await;
             match self.compare(namespace, &namespace.rooms.all(), sequence).await {
-                Ok(()) => {
+                Ok(_) => {
                     namespace.raise_watermark(sequence);
                     return;
                 }
@@ -158,24 +195,35 @@ impl Hub {
         namespace: &Arc<Namespace>,
         cells: &[Arc<Cell>],
         at_least: u64,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<usize, HistoryError> {
+        let mut rooms_with_gaps = 0;
         let subjects = self.bus.subjects();
         let probe = subjects.probe(&namespace.name, self.id);
         // One place of each request is for the probe, without which an empty answer would tell nothing.
         for cells in cells.chunks(1000) {
-            let mut asked: Vec<String> = cells.iter().map(|cell| subjects.event(&namespace.name, &cell.room)).collect();
+            let mut asked: Vec<String> = cells
+                .iter()
+                .map(|cell| subjects.event(&namespace.name, &cell.room))
+                .collect();
             asked.push(probe.clone());
             let lasts = self.bus.last(&namespace.stream.name, &asked, at_least).await?;
             for last in lasts.iter().filter(|last| last.subject != probe) {
-                let Ok(address) = subjects.read_classed("event", &last.subject) else { continue };
-                let Some(cell) = namespace.rooms.find(&address.room) else { continue };
+                let Ok(address) = subjects.read_classed("event", &last.subject) else {
+                    continue;
+                };
+                let Some(cell) = namespace.rooms.find(&address.room) else {
+                    continue;
+                };
                 let mut state = cell.state.lock();
-                let missing = state.complete.is_some_and(|complete| last.sequence > complete && last.sequence <= at_least);
+                let missing = state
+                    .complete
+                    .is_some_and(|complete| last.sequence > complete && last.sequence <= at_least);
                 if missing {
+                    rooms_with_gaps += 1;
                     self.repair(namespace, &cell, &mut state, None, last.sequence);
                 }
             }
         }
-        Ok(())
+        Ok(rooms_with_gaps)
     }
 }

@@ -23,11 +23,22 @@ impl Conversation {
         };
         {
             let mut namespaces = self.namespaces.lock();
-            if namespaces.get(&name).is_some_and(|slot| slot.session().is_none_or(|session| !session.has_ended())) {
-                return Err(Closing { code: 1002, reason: "bad_packet: connected already".to_owned(), flush: true });
+            if namespaces
+                .get(&name)
+                .is_some_and(|slot| slot.session().is_none_or(|session| !session.has_ended()))
+            {
+                return Err(Closing {
+                    code: 1002,
+                    reason: "bad_packet: connected already".to_owned(),
+                    flush: true,
+                });
             }
             if namespaces.len() >= self.hub.config.max_namespaces {
-                return Err(Closing { code: 1008, reason: "too_many_namespaces".to_owned(), flush: true });
+                return Err(Closing {
+                    code: 1008,
+                    reason: "too_many_namespaces".to_owned(),
+                    flush: true,
+                });
             }
             namespaces.insert(name.clone(), Slot::Connecting);
         }
@@ -48,7 +59,10 @@ impl Conversation {
             Err(Unknown::Unavailable) => return Err(Refused::Unavailable),
             Err(unknown) => {
                 let message = unknown.text(&self.hub, namespace);
-                return Err(Refused::Client { code: "unauthorized".to_owned(), message });
+                return Err(Refused::Client {
+                    code: "unauthorized".to_owned(),
+                    message,
+                });
             }
         };
         let place = match user.id() {
@@ -58,9 +72,16 @@ impl Conversation {
         if self.hub.is_draining() {
             return Err(Refused::Unavailable);
         }
-        let text = |key: &str| auth.as_ref().and_then(|auth| auth[key].as_str()).map(str::to_owned);
+        let text = |key: &str| {
+            auth.as_ref()
+                .and_then(|auth| auth[key].as_str())
+                .map(str::to_owned)
+        };
         let resume = match text("pid") {
-            Some(ticket) => Resume::Session { ticket, offset: text("offset") },
+            Some(ticket) => Resume::Session {
+                ticket,
+                offset: text("offset"),
+            },
             None => Resume::Fresh,
         };
         let asked_to_recover = matches!(resume, Resume::Session { .. }) && namespace.style.recovery;
@@ -87,7 +108,8 @@ impl Conversation {
         let name = namespace.name.as_str();
         let is_still_here = {
             let mut namespaces = self.namespaces.lock();
-            let here = matches!(namespaces.get(name), Some(Slot::Connecting)) && self.client.closing().is_none();
+            let here =
+                matches!(namespaces.get(name), Some(Slot::Connecting)) && self.client.closing().is_none();
             if here {
                 namespaces.insert(name.to_owned(), Slot::Open(Arc::clone(&session)));
             }
@@ -97,10 +119,14 @@ impl Conversation {
             self.hub.close_session(&session, "transport close", true).await;
             return;
         }
-        let pid = namespace
-            .style
-            .recovery
-            .then(|| ticket::issue(&self.hub.key, session.sid, name, session.user.load().id().map(|id| &**id)));
+        let pid = namespace.style.recovery.then(|| {
+            ticket::issue(
+                &self.hub.key,
+                session.sid,
+                name,
+                session.user.load().id().map(|id| &**id),
+            )
+        });
         let mut text = vec![engineio::MESSAGE];
         encode::connect(&mut text, name, session.sid.as_str(), pid.as_deref());
         self.client.send_text(&text);
@@ -130,14 +156,23 @@ impl Conversation {
             // A stock client does not try again after a refusal, but it does after a closed transport.
             Refused::Unavailable => {
                 metrics::error("unavailable");
-                self.client.close(Closing { code: 1013, reason: "unavailable: try again".to_owned(), flush: true });
+                self.client.close(Closing {
+                    code: 1013,
+                    reason: "unavailable: try again".to_owned(),
+                    flush: true,
+                });
             }
         }
     }
 
     fn refuse(&self, namespace: &str, message: &str, data: Option<Value>) {
         let mut text = vec![engineio::MESSAGE];
-        encode::connect_error(&mut text, namespace, message, data.map(|data| data.to_string()).as_deref());
+        encode::connect_error(
+            &mut text,
+            namespace,
+            message,
+            data.map(|data| data.to_string()).as_deref(),
+        );
         self.client.send_text(&text);
     }
 }

@@ -94,7 +94,7 @@ impl Front {
         let slot = self.slots.address(peer.address).ok_or_else(too_many)?;
         let opened = self
             .hub
-            .open_polling(peer, shown, self.slots.clone(), slot)
+            .open_polling(shown, self.slots.clone(), slot)
             .ok_or_else(too_many)?;
         Ok(self.payload(headers, "text/plain; charset=UTF-8", full(opened)))
     }

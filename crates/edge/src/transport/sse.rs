@@ -58,7 +58,7 @@ impl Front {
             return response;
         }
         let response = match self.wish(&request, &peer).await {
-            Ok(wish) => open(Arc::clone(&self.hub), wish, &peer).await,
+            Ok(wish) => open(Arc::clone(&self.hub), wish).await,
             Err(refused) => refused,
         };
         self.readable(headers, response)
@@ -118,15 +118,9 @@ impl Front {
 }
 
 /// Enters the rooms, on a task of its own that also cleans up when the client does not wait, then answers.
-async fn open(hub: Arc<Hub>, wish: Wish, peer: &Peer) -> Response<Body> {
+async fn open(hub: Arc<Hub>, wish: Wish) -> Response<Body> {
     let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
-    let client = Arc::new(Client::new(
-        Wire::Json,
-        Transport::Sse,
-        peer.address,
-        Sink::Pull,
-        limit,
-    ));
+    let client = Arc::new(Client::new(Wire::Json, Transport::Sse, Sink::Pull, limit));
     let (sender, opened) = oneshot::channel();
     tokio::spawn(async move {
         match Plain::open(&hub, &client, wish.user, wish.since, &wish.topics).await {

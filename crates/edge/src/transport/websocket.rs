@@ -11,8 +11,8 @@ use carillon_protocol::websocket::{Decoder, Message, Opcode, Step, close};
 use tokio::time::Instant;
 
 use crate::client::{Client, Closing};
-use crate::entrance::PING_TIMEOUT;
 use crate::conversation::Conversation;
+use crate::entrance::PING_TIMEOUT;
 use crate::frame::Chunk;
 use crate::metrics;
 use crate::plain::Plain;
@@ -41,6 +41,8 @@ pub(crate) enum Speaker {
 pub(crate) struct Heartbeat {
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
+    /// Time in which a Socket.IO client must have asked to enter a namespace.
+    pub(crate) handshake: Duration,
 }
 
 /// Serves a WebSocket until it ends, and returns why.
@@ -60,7 +62,8 @@ pub(crate) async fn serve(
         buffer: BytesMut::from(&leftover[..]),
         heartbeat,
         pinged: None,
-        deadline: Instant::now() + heartbeat.interval,
+        begun: Instant::now(),
+        deadline: Instant::now() + heartbeat.interval.min(heartbeat.handshake),
     };
     let closing = connection.run().await;
     goodbye(client, socket, &closing).await;
@@ -76,6 +79,7 @@ struct Connection<'a> {
     heartbeat: Heartbeat,
     /// A ping is out that was not answered yet.
     pinged: Option<Instant>,
+    begun: Instant,
     deadline: Instant,
 }
 
@@ -118,7 +122,11 @@ impl Connection<'_> {
     /// Reads what the socket has into the buffer.
     fn fill(&mut self) -> Result<(), Closing> {
         SCRATCH.with_borrow_mut(|scratch| match self.socket.try_read(scratch) {
-            Ok(0) => Err(Closing { code: ABNORMAL, reason: "transport close".to_owned(), flush: false }),
+            Ok(0) => Err(Closing {
+                code: ABNORMAL,
+                reason: "transport close".to_owned(),
+                flush: false,
+            }),
             Ok(read) => {
                 self.client.hear();
                 self.buffer.extend_from_slice(&scratch[..read]);
@@ -133,10 +141,15 @@ impl Connection<'_> {
         while !self.buffer.is_empty() {
             let step = self.decoder.decode(&mut self.buffer).map_err(|error| {
                 metrics::error("bad_frame");
-                Closing { code: error.close_code(), reason: format!("bad_frame: {error}"), flush: true }
+                Closing {
+                    code: error.close_code(),
+                    reason: format!("bad_frame: {error}"),
+                    flush: true,
+                }
             })?;
             match step {
-                Step::Message(message) => self.message(message).await?,
+                // Boxed, so that an idle connection's task does not keep room for what a message may bring about.
+                Step::Message(message) => Box::pin(self.message(message)).await?,
                 Step::Need(_) => return Ok(()),
             }
         }
@@ -156,7 +169,11 @@ impl Connection<'_> {
             }
             Message::Close(received) => {
                 let code = received.map_or(close::NORMAL, |close| close.code);
-                Err(Closing { code, reason: "transport close".to_owned(), flush: false })
+                Err(Closing {
+                    code,
+                    reason: "transport close".to_owned(),
+                    flush: false,
+                })
             }
             Message::Text(text) => match self.speaker {
                 Speaker::SocketIo(conversation) => {
@@ -171,7 +188,9 @@ impl Connection<'_> {
             },
             Message::Binary(bytes) => match self.speaker {
                 Speaker::SocketIo(conversation) => conversation.binary(bytes).await,
-                Speaker::Json(plain) => plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into()),
+                Speaker::Json(plain) => {
+                    plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into())
+                }
             },
         }
     }
@@ -179,18 +198,30 @@ impl Connection<'_> {
     async fn engine_packet(&mut self, conversation: &Arc<Conversation>, text: &str) -> Result<(), Closing> {
         let packet = Packet::from_text(text).map_err(|error| {
             metrics::error("bad_frame");
-            Closing { code: close::PROTOCOL_ERROR, reason: format!("bad_packet: {error}"), flush: true }
+            Closing {
+                code: close::PROTOCOL_ERROR,
+                reason: format!("bad_packet: {error}"),
+                flush: true,
+            }
         })?;
         match packet {
-            Packet::Message(text) => conversation.text(&text).await,
+            Packet::Message(text) => conversation.text(text).await,
             Packet::Pong { .. } => {
                 self.alive();
                 Ok(())
             }
-            Packet::Close => Err(Closing { code: close::NORMAL, reason: "transport close".to_owned(), flush: false }),
+            Packet::Close => Err(Closing {
+                code: close::NORMAL,
+                reason: "transport close".to_owned(),
+                flush: false,
+            }),
             // Leftovers of an upgrade.
             Packet::Upgrade | Packet::Noop | Packet::Ping { .. } => Ok(()),
-            _ => Err(Closing { code: close::PROTOCOL_ERROR, reason: "bad_packet: unexpected".to_owned(), flush: true }),
+            _ => Err(Closing {
+                code: close::PROTOCOL_ERROR,
+                reason: "bad_packet: unexpected".to_owned(),
+                flush: true,
+            }),
         }
     }
 
@@ -205,7 +236,11 @@ impl Connection<'_> {
         if let Some(pinged) = self.pinged {
             if now.duration_since(pinged) >= self.heartbeat.timeout {
                 metrics::error("timeout");
-                return Err(Closing { code: close::POLICY, reason: PING_TIMEOUT.to_owned(), flush: false });
+                return Err(Closing {
+                    code: close::POLICY,
+                    reason: PING_TIMEOUT.to_owned(),
+                    flush: false,
+                });
             }
             self.deadline = pinged + self.heartbeat.timeout;
             return Ok(());
@@ -213,7 +248,16 @@ impl Connection<'_> {
         if let Speaker::SocketIo(conversation) = self.speaker
             && !conversation.has_entered()
         {
-            return Err(Closing { code: close::POLICY, reason: "no namespace was entered".to_owned(), flush: false });
+            return Err(Closing {
+                code: close::POLICY,
+                reason: "no namespace was entered".to_owned(),
+                flush: false,
+            });
+        }
+        let first = self.begun + self.heartbeat.interval;
+        if now < first {
+            self.deadline = first;
+            return Ok(());
         }
         match self.speaker {
             Speaker::SocketIo(_) => self.client.send(Chunk::text(fixed::PING.as_bytes())),
@@ -270,5 +314,9 @@ async fn linger(socket: &Socket) -> io::Result<()> {
 }
 
 fn gone(_: io::Error) -> Closing {
-    Closing { code: ABNORMAL, reason: "transport error".to_owned(), flush: false }
+    Closing {
+        code: ABNORMAL,
+        reason: "transport error".to_owned(),
+        flush: false,
+    }
 }

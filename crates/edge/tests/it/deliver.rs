@@ -18,7 +18,10 @@ async fn every_device_of_a_user_has_the_event_and_nobody_else() {
         assert_eq!(event.offset().map(str::len), Some(20));
     }
     let event = browser.next_event("greeting").await;
-    assert_eq!((&event["topic"], &event["payload"]), (&json!("user:42"), &json!({ "n": 1 })));
+    assert_eq!(
+        (&event["topic"], &event["payload"]),
+        (&json!("user:42"), &json!({ "n": 1 }))
+    );
 
     stage.signal("user:42", "typing", json!({ "who": 7 })).await;
     assert_eq!(phone.next_event("typing").await.data(), &json!({ "who": 7 }));
@@ -26,7 +29,9 @@ async fn every_device_of_a_user_has_the_event_and_nobody_else() {
     browser.next_event("typing").await;
 
     // What comes later the same way shows that nothing else came.
-    other.expect_silence_until(async { stage.publish("user:43", "own", json!(1)).await }).await;
+    other
+        .expect_silence_until(async { stage.publish("user:43", "own", json!(1)).await })
+        .await;
     other.next_event("own").await;
     other.assert_no_event("greeting");
 }
@@ -39,8 +44,12 @@ async fn everyone_hears_the_room_all_and_a_list_comes_once() {
     stage.publish("all", "news", json!(1)).await;
     client.next_event("news").await;
     // The same event for two of the client's rooms.
-    stage.store("user:42", "both", json!(2), crate::stage::copy_of_list(0, 2)).await;
-    stage.store("all", "both", json!(2), crate::stage::copy_of_list(1, 2)).await;
+    stage
+        .store("user:42", "both", json!(2), crate::stage::copy_of_list(0, 2))
+        .await;
+    stage
+        .store("all", "both", json!(2), crate::stage::copy_of_list(1, 2))
+        .await;
     stage.publish("all", "end", json!(3)).await;
     assert_eq!(client.next_event("both").await["topic"], "user:42");
     client.next_event("end").await;
@@ -57,13 +66,19 @@ async fn a_connection_is_left_out_and_a_session_room_has_one_member() {
     let except = carillon_protocol::headers::Headers::new().with("Carillon-Except", sid);
     stage.store("user:42", "not-for-one", json!(1), except).await;
     two.next_event("not-for-one").await;
-    stage.publish(&format!("session:{sid}"), "for-one", json!(2)).await;
+    stage
+        .publish(&format!("session:{sid}"), "for-one", json!(2))
+        .await;
     one.next_event("for-one").await;
     stage.publish("user:42", "end", json!(3)).await;
     one.next_event("end").await;
     two.next_event("end").await;
-    one.assert_no_message("event that it is left out of", |message| message["event"] == "not-for-one");
-    two.assert_no_message("event of another session", |message| message["event"] == "for-one");
+    one.assert_no_message("event that it is left out of", |message| {
+        message["event"] == "not-for-one"
+    });
+    two.assert_no_message("event of another session", |message| {
+        message["event"] == "for-one"
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,8 +104,10 @@ async fn a_client_hears_on_after_nats_was_stopped_and_started() {
     phone.next_event("after").await;
     browser.next_event("after").await;
     phone.assert_stayed_connected();
-    carillon_testkit::wait::until_true("the edge is ready", crate::stage::PATIENCE, async || edge.readiness.is_ready())
-        .await;
+    carillon_testkit::wait::until_true("the edge is ready", crate::stage::PATIENCE, async || {
+        edge.readiness.is_ready()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

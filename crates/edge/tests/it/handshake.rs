@@ -12,22 +12,40 @@ async fn a_socket_io_client_is_told_why_it_is_refused() {
     let bad = [
         (None, "Authentication required"),
         (Some("nonsense".to_owned()), "Invalid token"),
-        (Some(tokens::hs256("other", &json!({ "sub": "42" }))), "Invalid token"),
-        (Some(tokens::hs256("dev-secret", &json!({ "sub": "42", "exp": now - 60 }))), "Invalid token"),
-        (Some(tokens::hs256("dev-secret", &json!({ "name": "nobody" }))), "Invalid token"),
+        (
+            Some(tokens::hs256("other", &json!({ "sub": "42" }))),
+            "Invalid token",
+        ),
+        (
+            Some(tokens::hs256(
+                "dev-secret",
+                &json!({ "sub": "42", "exp": now - 60 }),
+            )),
+            "Invalid token",
+        ),
+        (
+            Some(tokens::hs256("dev-secret", &json!({ "name": "nobody" }))),
+            "Invalid token",
+        ),
     ];
     for (token, message) in bad {
         let options = match token {
             Some(token) => SioOptions::websocket(token),
             None => SioOptions::new().transports(&["websocket"]),
         };
-        let refused = stage.driver.sio(&edge.url(), options).refused().await;
+        let refused = stage.driver.sio(edge.url(), options).refused().await;
         assert_eq!(refused.message, message);
         assert_eq!(refused.data["code"], "unauthorized");
     }
-    let elsewhere = stage.driver.sio(&format!("{}/nowhere", edge.url()), SioOptions::websocket(tokens::dev("42")));
+    let elsewhere = stage.driver.sio(
+        format!("{}/nowhere", edge.url()),
+        SioOptions::websocket(tokens::dev("42")),
+    );
     let refused = elsewhere.refused().await;
-    assert_eq!((refused.message.as_str(), &refused.data), ("Invalid namespace", &Value::Null));
+    assert_eq!(
+        (refused.message.as_str(), &refused.data),
+        ("Invalid namespace", &Value::Null)
+    );
     // A good client is served all the same.
     stage.sio(&edge, "42").await;
 }
@@ -36,11 +54,20 @@ async fn a_socket_io_client_is_told_why_it_is_refused() {
 async fn a_plain_client_is_refused_before_the_upgrade() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
-    let rejected = stage.driver.ws(&format!("ws://{}/ws", edge.address), WsOptions::new()).rejected().await;
+    let rejected = stage
+        .driver
+        .ws(format!("ws://{}/ws", edge.address), WsOptions::new())
+        .rejected()
+        .await;
     assert_eq!(rejected.status, 401);
-    assert_eq!(serde_json::from_str::<Value>(&rejected.body).unwrap()["code"], "unauthorized");
-    let protocols = WsOptions::new().protocol("carillon.v1").protocol(format!("bearer.{}", tokens::dev("42")));
-    let client = stage.driver.ws(&format!("ws://{}/ws", edge.address), protocols);
+    assert_eq!(
+        serde_json::from_str::<Value>(&rejected.body).unwrap()["code"],
+        "unauthorized"
+    );
+    let protocols = WsOptions::new()
+        .protocol("carillon.v1")
+        .protocol(format!("bearer.{}", tokens::dev("42")));
+    let client = stage.driver.ws(format!("ws://{}/ws", edge.address), protocols);
     assert_eq!(client.opened().await, "carillon.v1");
     assert_eq!(client.next_of_type("welcome").await["userId"], "42");
 }
@@ -52,9 +79,15 @@ async fn an_origin_that_is_not_listed_is_refused() {
     let stage = Stage::with(plan).await;
     let edge = stage.edge().await;
     let url = format!("ws://{}/ws?token={}", edge.address, tokens::dev("42"));
-    let rejected = stage.driver.ws(&url, WsOptions::new().header("Origin", "https://evil.example")).rejected().await;
+    let rejected = stage
+        .driver
+        .ws(&url, WsOptions::new().header("Origin", "https://evil.example"))
+        .rejected()
+        .await;
     assert_eq!(rejected.status, 403);
-    let client = stage.driver.ws(&url, WsOptions::new().header("Origin", "https://app.example"));
+    let client = stage
+        .driver
+        .ws(&url, WsOptions::new().header("Origin", "https://app.example"));
     client.next_of_type("welcome").await;
     stage.ws(&edge, "42").await;
 }
@@ -66,14 +99,18 @@ async fn a_token_that_expires_closes_the_connection_unless_it_is_refreshed() {
     let stage = Stage::with(plan).await;
     let edge = stage.edge().await;
     let short = tokens::hs256("dev-secret", &json!({ "sub": "42", "exp": tokens::now() + 3 }));
-    let refreshed = stage.driver.sio(&edge.url(), SioOptions::websocket(&short));
+    let refreshed = stage.driver.sio(edge.url(), SioOptions::websocket(&short));
     refreshed.connected().await;
-    let left = stage.driver.sio(&edge.url(), SioOptions::websocket(&short));
+    let left = stage.driver.sio(edge.url(), SioOptions::websocket(&short));
     left.connected().await;
     refreshed.next_event("auth:expiring").await;
-    let answer = refreshed.emit_ack("auth:refresh", json!([{ "token": tokens::dev("42") }])).await;
+    let answer = refreshed
+        .emit_ack("auth:refresh", json!([{ "token": tokens::dev("42") }]))
+        .await;
     assert_eq!(answer[0]["ok"], true);
-    let other = refreshed.emit_ack("auth:refresh", json!([{ "token": tokens::dev("43") }])).await;
+    let other = refreshed
+        .emit_ack("auth:refresh", json!([{ "token": tokens::dev("43") }]))
+        .await;
     assert_eq!(other[0]["error"]["code"], "unauthorized");
     left.disconnected().await;
     stage.publish("user:42", "still", json!(1)).await;

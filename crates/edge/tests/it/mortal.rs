@@ -6,14 +6,14 @@ use tokio::runtime::Runtime;
 
 use crate::stage::Stage;
 
-pub struct Mortal {
+pub(crate) struct Mortal {
     pub address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Mortal {
     /// Starts an edge and waits until it is ready.
-    pub async fn start(stage: &Stage) -> Self {
+    pub(crate) async fn start(stage: &Stage) -> Self {
         let set_up = stage.set_up();
         let started = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -32,7 +32,7 @@ impl Mortal {
     }
 
     /// Ends everything of it at once, in the middle of whatever it does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 

@@ -45,7 +45,7 @@ async fn a_client_that_only_polls_has_events_acknowledgements_and_bytes() {
     serve_backend(&stage, "question", json!({ "echo": bytes })).await;
     let client = stage
         .driver
-        .sio(&edge.url(), SioOptions::polling(tokens::dev("42")));
+        .sio(edge.url(), SioOptions::polling(tokens::dev("42")));
     let connected = client.connected().await;
     assert_eq!(connected.transport, "polling");
     for n in 0..100 {
@@ -83,7 +83,7 @@ async fn a_polling_client_is_asked_whether_it_is_there() {
     let edge = stage.edge().await;
     let client = stage
         .driver
-        .sio(&edge.url(), SioOptions::polling(tokens::dev("42")));
+        .sio(edge.url(), SioOptions::polling(tokens::dev("42")));
     client.connected().await;
     // A raw client that never answers a ping is gone after a while, and its session unknown.
     let raw = Raw::open(&edge).await;

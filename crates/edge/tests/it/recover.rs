@@ -8,7 +8,9 @@ use crate::stage::Stage;
 async fn a_session_is_recovered_at_another_edge_more_than_once() {
     let stage = Stage::start().await;
     let (first, second) = (stage.edge().await, stage.edge().await);
-    let client = stage.driver.sio(&first.url(), SioOptions::websocket(tokens::dev("42")));
+    let client = stage
+        .driver
+        .sio(first.url(), SioOptions::websocket(tokens::dev("42")));
     let sid = client.connected().await.sid;
     stage.publish("user:42", "tick", json!({ "n": 0 })).await;
     client.next_event("tick").await;
@@ -36,7 +38,9 @@ async fn a_session_is_recovered_at_another_edge_more_than_once() {
 async fn a_quiet_session_is_recovered_too_and_another_user_recovers_nothing() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
-    let client = stage.driver.sio(&edge.url(), SioOptions::websocket(tokens::dev("42")));
+    let client = stage
+        .driver
+        .sio(edge.url(), SioOptions::websocket(tokens::dev("42")));
     let sid = client.connected().await.sid;
     client.cut();
     let again = client.connected().await;
@@ -54,17 +58,28 @@ async fn a_plain_client_resumes_its_automatic_rooms() {
     let (first, second) = (stage.edge().await, stage.edge().await);
     let (client, _) = stage.ws(&first, "42").await;
     stage.publish("user:42", "tick", json!(0)).await;
-    let offset = client.next_event("tick").await["offset"].as_str().unwrap().to_owned();
+    let offset = client.next_event("tick").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for n in 1..=3 {
         stage.publish("user:42", "tick", json!(n)).await;
     }
-    let url = format!("ws://{}/ws?token={}&since={offset}", second.address, tokens::dev("42"));
+    let url = format!(
+        "ws://{}/ws?token={}&since={offset}",
+        second.address,
+        tokens::dev("42")
+    );
     let resumed = stage.driver.ws(&url, WsOptions::new());
     assert_eq!(resumed.next_of_type("welcome").await["recovered"], true);
     for n in 1..=3 {
         assert_eq!(resumed.next_event("tick").await["payload"], n);
     }
-    let url = format!("ws://{}/ws?token={}&since=nonsense", second.address, tokens::dev("42"));
+    let url = format!(
+        "ws://{}/ws?token={}&since=nonsense",
+        second.address,
+        tokens::dev("42")
+    );
     let lost = stage.driver.ws(&url, WsOptions::new());
     assert_eq!(lost.next_of_type("welcome").await["recovered"], false);
     assert_eq!(lost.next_of_type("error").await["code"], "history_lost");
@@ -75,11 +90,22 @@ async fn a_resume_inside_a_list_skips_the_other_copies() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
-    stage.store("user:42", "both", json!(1), crate::stage::copy_of_list(0, 2)).await;
-    stage.store("all", "both", json!(1), crate::stage::copy_of_list(1, 2)).await;
-    let offset = client.next_event("both").await["offset"].as_str().unwrap().to_owned();
+    stage
+        .store("user:42", "both", json!(1), crate::stage::copy_of_list(0, 2))
+        .await;
+    stage
+        .store("all", "both", json!(1), crate::stage::copy_of_list(1, 2))
+        .await;
+    let offset = client.next_event("both").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     stage.publish("all", "end", json!(2)).await;
-    let url = format!("ws://{}/ws?token={}&since={offset}", edge.address, tokens::dev("42"));
+    let url = format!(
+        "ws://{}/ws?token={}&since={offset}",
+        edge.address,
+        tokens::dev("42")
+    );
     let resumed = stage.driver.ws(&url, WsOptions::new());
     resumed.next_event("end").await;
     resumed.assert_no_message("second copy", |message| message["event"] == "both");
@@ -89,7 +115,9 @@ async fn a_resume_inside_a_list_skips_the_other_copies() {
 async fn an_edge_that_drains_lets_its_clients_recover_elsewhere() {
     let stage = Stage::start().await;
     let (first, second) = (stage.edge().await, stage.edge().await);
-    let client = stage.driver.sio(&first.url(), SioOptions::websocket(tokens::dev("42")));
+    let client = stage
+        .driver
+        .sio(first.url(), SioOptions::websocket(tokens::dev("42")));
     client.connected().await;
     client.set_url(&second.url()).await;
     first.stop().await;

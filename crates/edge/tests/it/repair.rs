@@ -13,7 +13,10 @@ async fn a_delivery_that_never_came_is_read_and_sent_in_order() {
     stage.publish("user:42", "tick", json!(1)).await;
     client.next_event("tick").await;
     // The stream stops republishing for two events, then a delivery tells of a later one.
-    let subject = stage.bus.subjects().event(&Namespace::main(), &Room::of_user("42"));
+    let subject = stage
+        .bus
+        .subjects()
+        .event(&Namespace::main(), &Room::of_user("42"));
     let republish = stage.without_republish().await;
     let mut sequences = Vec::new();
     for n in 2..=4 {
@@ -25,7 +28,10 @@ async fn a_delivery_that_never_came_is_read_and_sent_in_order() {
         .with("Nats-Sequence", sequences[2].to_string())
         .with("Nats-Last-Sequence", sequences[1].to_string())
         .with("Nats-Subject", &*subject);
-    let delivery = stage.bus.subjects().delivery(&Namespace::main(), &Room::of_user("42"));
+    let delivery = stage
+        .bus
+        .subjects()
+        .delivery(&Namespace::main(), &Room::of_user("42"));
     stage.bus.publish(&delivery, &headers, "4".into()).await.unwrap();
     for n in 2..=4 {
         assert_eq!(client.next_event("tick").await["payload"], n);
@@ -41,9 +47,16 @@ async fn a_missing_tail_is_found_when_a_publisher_says_so() {
     let republish = stage.without_republish().await;
     stage.publish("user:42", "tail", json!(1)).await;
     stage.with_republish(republish).await;
-    let subject = stage.bus.subjects().sync(&stage.streams.of(&Namespace::main()).unwrap().name);
+    let subject = stage
+        .bus
+        .subjects()
+        .sync(&stage.streams.of(&Namespace::main()).unwrap().name);
     let doubt = json!({ "from": 1, "namespace": "/", "rooms": ["user:42"] }).to_string();
-    stage.bus.publish(&subject, &Headers::new(), doubt.into()).await.unwrap();
+    stage
+        .bus
+        .publish(&subject, &Headers::new(), doubt.into())
+        .await
+        .unwrap();
     assert_eq!(client.next_event("tail").await["payload"], 1);
     // It comes once, and what follows is in order.
     stage.publish("user:42", "end", json!(2)).await;
@@ -80,7 +93,11 @@ impl Stage {
     async fn api(&self, verb: &str, body: serde_json::Value) -> serde_json::Value {
         let body = body.to_string().into();
         let timeout = crate::stage::PATIENCE;
-        let reply = self.bus.request(&format!("$JS.API.{verb}"), &Headers::new(), body, timeout).await.unwrap();
+        let reply = self
+            .bus
+            .request(&format!("$JS.API.{verb}"), &Headers::new(), body, timeout)
+            .await
+            .unwrap();
         serde_json::from_slice(&reply.body).unwrap()
     }
 }

@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a state may take to come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A nats-server with what edges need, and a Node process for clients.
-pub struct Stage {
+pub(crate) struct Stage {
     pub nats: nats::Server,
     pub bus: Bus,
     pub streams: Streams,
@@ -31,7 +31,7 @@ pub struct Stage {
 
 /// The settings of the edges of a stage.
 #[derive(Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub edge: Config,
     pub session: settings::Session,
     pub history: settings::History,
@@ -41,10 +41,16 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        let mut edge = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
+        let mut edge = Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..Config::default()
+        };
         edge.drain_delay = Duration::ZERO;
         edge.drain = Duration::from_secs(4);
-        let auth = carillon_auth::Config { secret: Some(tokens::DEV_SECRET.into()), ..carillon_auth::Config::default() };
+        let auth = carillon_auth::Config {
+            secret: Some(tokens::DEV_SECRET.into()),
+            ..carillon_auth::Config::default()
+        };
         Self {
             edge,
             session: settings::Session::default(),
@@ -56,58 +62,90 @@ impl Default for Plan {
 }
 
 impl Stage {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Plan::default()).await
     }
 
-    pub async fn with(plan: Plan) -> Self {
+    pub(crate) async fn with(plan: Plan) -> Self {
         let nats = nats::Server::start().await;
-        let settings = settings::Nats { url: nats.url(), ..settings::Nats::default() };
+        let settings = settings::Nats {
+            url: nats.url(),
+            ..settings::Nats::default()
+        };
         let bus = Bus::connect(&settings, "stage").await.unwrap();
         let streams = streams::ensure(&bus, &plan.layout()).await.unwrap();
         let driver = Driver::start().await;
-        Self { nats, bus, streams, driver, plan }
+        Self {
+            nats,
+            bus,
+            streams,
+            driver,
+            plan,
+        }
     }
 
     /// Starts an edge and waits until it is ready.
-    pub async fn edge(&self) -> Edge {
+    pub(crate) async fn edge(&self) -> Edge {
         self.set_up().start().await
     }
 
     /// Returns what an edge of this stage needs.
-    pub fn set_up(&self) -> SetUp {
-        SetUp { nats: self.nats.url(), streams: self.streams.clone(), plan: self.plan.clone() }
+    pub(crate) fn set_up(&self) -> SetUp {
+        SetUp {
+            nats: self.nats.url(),
+            streams: self.streams.clone(),
+            plan: self.plan.clone(),
+        }
     }
 
     /// Stores an event for a room, as a publisher does, and returns its sequence.
-    pub async fn publish(&self, room: &str, event: &str, data: Value) -> u64 {
+    pub(crate) async fn publish(&self, room: &str, event: &str, data: Value) -> u64 {
         self.store(room, event, data, Headers::new()).await
     }
 
-    pub async fn store(&self, room: &str, event: &str, data: Value, more: Headers) -> u64 {
+    pub(crate) async fn store(&self, room: &str, event: &str, data: Value, more: Headers) -> u64 {
         let room = Room::new(room).unwrap();
         let payload = Payload::One(data.to_string().into());
         let time = carillon_bus::history::now();
-        let event = Event { name: event.to_owned(), payload, id: None, except: None, time };
+        let event = Event {
+            name: event.to_owned(),
+            payload,
+            id: None,
+            except: None,
+            time,
+        };
         let mut headers = event.headers();
         for (name, value) in more.iter() {
             headers.push(name, value);
         }
         let subject = self.bus.subjects().event(&Namespace::main(), &room);
-        self.bus.store(&subject, &headers, event.payload.json().clone()).await.unwrap().sequence
+        self.bus
+            .store(&subject, &headers, event.payload.json().clone())
+            .await
+            .unwrap()
+            .sequence
     }
 
     /// Sends an ephemeral event to whoever is in the room now.
-    pub async fn signal(&self, room: &str, event: &str, data: Value) {
+    pub(crate) async fn signal(&self, room: &str, event: &str, data: Value) {
         let room = Room::new(room).unwrap();
         let payload = Payload::One(data.to_string().into());
-        let event = Event { name: event.to_owned(), payload, id: None, except: None, time: 1 };
+        let event = Event {
+            name: event.to_owned(),
+            payload,
+            id: None,
+            except: None,
+            time: 1,
+        };
         let subject = self.bus.subjects().delivery(&Namespace::main(), &room);
-        self.bus.publish(&subject, &event.headers(), event.payload.json().clone()).await.unwrap();
+        self.bus
+            .publish(&subject, &event.headers(), event.payload.json().clone())
+            .await
+            .unwrap();
     }
 
     /// Sends one copy of a signal for a list of rooms.
-    pub async fn signal_copy(&self, room: &str, event: &str, set: &str) {
+    pub(crate) async fn signal_copy(&self, room: &str, event: &str, set: &str) {
         let room = Room::new(room).unwrap();
         let headers = Headers::new().with(name::EVENT, event).with(name::SET, set);
         let subject = self.bus.subjects().delivery(&Namespace::main(), &room);
@@ -115,14 +153,16 @@ impl Stage {
     }
 
     /// Connects a stock Socket.IO client over WebSocket and waits until it is in.
-    pub async fn sio(&self, edge: &Edge, user: &str) -> SioClient {
-        let client = self.driver.sio(&edge.url(), SioOptions::websocket(tokens::dev(user)));
+    pub(crate) async fn sio(&self, edge: &Edge, user: &str) -> SioClient {
+        let client = self
+            .driver
+            .sio(edge.url(), SioOptions::websocket(tokens::dev(user)));
         client.connected().await;
         client
     }
 
     /// Connects a plain WebSocket client and waits for its welcome.
-    pub async fn ws(&self, edge: &Edge, user: &str) -> (WsClient, Value) {
+    pub(crate) async fn ws(&self, edge: &Edge, user: &str) -> (WsClient, Value) {
         let url = format!("ws://{}/ws?token={}", edge.address, tokens::dev(user));
         let client = self.driver.ws(&url, WsOptions::new());
         let welcome = client.next_of_type("welcome").await;
@@ -131,7 +171,7 @@ impl Stage {
 }
 
 /// What an edge is started with.
-pub struct SetUp {
+pub(crate) struct SetUp {
     nats: String,
     streams: Streams,
     plan: Plan,
@@ -139,8 +179,11 @@ pub struct SetUp {
 
 impl SetUp {
     /// Starts an edge and waits until it is ready.
-    pub async fn start(self) -> Edge {
-        let nats = settings::Nats { url: self.nats, ..settings::Nats::default() };
+    pub(crate) async fn start(self) -> Edge {
+        let nats = settings::Nats {
+            url: self.nats,
+            ..settings::Nats::default()
+        };
         let bus = Bus::connect(&nats, "edge").await.unwrap();
         let shared = Shared {
             edge: self.plan.edge,
@@ -162,20 +205,30 @@ impl SetUp {
             readiness.is_ready() && tokio::net::TcpStream::connect(address).await.is_ok()
         })
         .await;
-        Edge { address, readiness, stop, task }
+        Edge {
+            address,
+            readiness,
+            stop,
+            task,
+        }
     }
 }
 
 impl Plan {
     fn layout(&self) -> Layout {
         let namespaces = self.namespaces.iter();
-        let namespaces = namespaces.map(|(name, settings)| (Namespace::new(name).unwrap(), settings.stream.clone()));
-        Layout { history: self.history.clone(), namespaces: namespaces.collect(), partitions: 4 }
+        let namespaces =
+            namespaces.map(|(name, settings)| (Namespace::new(name).unwrap(), settings.stream.clone()));
+        Layout {
+            history: self.history.clone(),
+            namespaces: namespaces.collect(),
+            partitions: 4,
+        }
     }
 }
 
 /// A running edge.
-pub struct Edge {
+pub(crate) struct Edge {
     pub address: SocketAddr,
     pub readiness: Readiness,
     stop: CancellationToken,
@@ -183,18 +236,18 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Lets it drain, and waits for its end.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         let _ = self.task.await;
     }
 }
 
 /// Headers of one copy of an event for a list of rooms.
-pub fn copy_of_list(index: u64, count: u64) -> Headers {
+pub(crate) fn copy_of_list(index: u64, count: u64) -> Headers {
     Headers::new().with(name::SET, format!("list;{index};{count}"))
 }

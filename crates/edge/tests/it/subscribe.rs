@@ -17,7 +17,9 @@ async fn a_topic_is_heard_from_the_answer_on_until_it_is_left() {
     stage.publish("lobby", "two", json!(2)).await;
     stage.publish("user:42", "end", json!(3)).await;
     client.next_event("end").await;
-    client.assert_no_message("event of a room that was left", |message| message["event"] == "two");
+    client.assert_no_message("event of a room that was left", |message| {
+        message["event"] == "two"
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +28,10 @@ async fn since_replays_what_came_after_the_offset_also_what_was_seen() {
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
     client.send(&json!({ "type": "ping" }));
-    let offset = client.next_of_type("pong").await["offset"].as_str().unwrap().to_owned();
+    let offset = client.next_of_type("pong").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for n in 1..=5 {
         stage.publish("lobby", "tick", json!({ "n": n })).await;
     }
@@ -46,7 +51,10 @@ async fn since_replays_what_came_after_the_offset_also_what_was_seen() {
     client.send(&json!({ "type": "sub", "topic": "other", "since": "ffffffff000000000001" }));
     client.next_of_type("subscribed").await;
     let error = client.next_of_type("error").await;
-    assert_eq!((&error["code"], &error["topic"]), (&json!("history_lost"), &json!("other")));
+    assert_eq!(
+        (&error["code"], &error["topic"]),
+        (&json!("history_lost"), &json!("other"))
+    );
     assert_eq!(error["oldest"].as_str().map(str::len), Some(20));
 }
 
@@ -62,8 +70,14 @@ async fn bad_messages_are_answered_and_do_no_harm() {
         (json!([1]), "bad_json"),
         (json!({ "type": "sub", "topic": "user:43" }), "forbidden"),
         (json!({ "type": "sub", "topic": "session:x" }), "forbidden"),
-        (json!({ "type": "presence", "topic": "lobby", "id": 1 }), "not_member"),
-        (json!({ "type": "emit", "event": "$connect", "id": 2 }), "bad_event"),
+        (
+            json!({ "type": "presence", "topic": "lobby", "id": 1 }),
+            "not_member",
+        ),
+        (
+            json!({ "type": "emit", "event": "$connect", "id": 2 }),
+            "bad_event",
+        ),
     ];
     for (message, code) in bad {
         client.send(&message);

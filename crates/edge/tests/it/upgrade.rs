@@ -42,7 +42,7 @@ async fn an_upgrade_at_the_same_edge_loses_and_doubles_nothing() {
         let user = format!("u{n}");
         let client = stage
             .driver
-            .sio(&edge.url(), SioOptions::new().token(tokens::dev(&user)));
+            .sio(edge.url(), SioOptions::new().token(tokens::dev(&user)));
         nothing_is_lost_or_doubled(&stage, &client, &user).await;
         assert_eq!(client.state().await["transport"], "websocket");
         client.disconnect();

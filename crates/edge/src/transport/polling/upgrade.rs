@@ -83,8 +83,8 @@ async fn change_here(hub: &Arc<Hub>, engine: &Arc<Engine>, upgraded: Upgraded) {
     let mut wire = Wire::new(&socket, &leftover, max_message(hub));
     if !engine.is_polling().await
         || probe(&socket, &mut wire, &Owner::Here(Arc::clone(engine)))
-        .await
-        .is_err()
+            .await
+            .is_err()
         || engine.give_up().await.is_err()
     {
         return farewell(&socket, close::POLICY, "upgrade failed").await;
