@@ -39,6 +39,7 @@ export async function chat({ begin }) {
   await sleep(jitter(GATHER / 2));
   if (!(await client.connect())) return;
   await client.ask("join", room);
+  if (Date.now() > begin) ledger.comesLate();
   await sleep(begin - Date.now());
   const total = Math.max(1, Math.round(rate(0.5) * seconds(20)));
   for (let n = 1; n <= total; n++) {

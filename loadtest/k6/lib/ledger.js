@@ -1,4 +1,4 @@
-import { delivered, disordered, duplicated, latency, lost } from "./metrics.js";
+import { delivered, disordered, duplicated, late, latency, lost } from "./metrics.js";
 
 /**
  * What one client has received of numbered streams, each of which begins with 1.
@@ -9,13 +9,20 @@ import { delivered, disordered, duplicated, latency, lost } from "./metrics.js";
 export class Ledger {
   constructor() {
     this.streams = new Map();
+    this.isLate = false;
     this.counts = { delivered: 0, lost: 0, duplicated: 0, disordered: 0 };
   }
 
-  stream(name) {
+  /** The client came when the streams had begun: of each, the first number that it hears counts as the begin. */
+  comesLate() {
+    this.isLate = true;
+    late.add(1);
+  }
+
+  stream(name, first = 1) {
     let stream = this.streams.get(name);
     if (!stream) {
-      stream = { next: 1, missing: new Set(), total: undefined };
+      stream = { next: this.isLate ? first : 1, missing: new Set(), total: undefined };
       this.streams.set(name, stream);
     }
     return stream;
@@ -23,7 +30,7 @@ export class Ledger {
 
   /** Notes event `n` of a stream, sent at `sent` by this machine's clock. */
   take(name, n, sent) {
-    const stream = this.stream(name);
+    const stream = this.stream(name, n);
     if (n >= stream.next) {
       for (let skipped = stream.next; skipped < n; skipped++) stream.missing.add(skipped);
       stream.next = n + 1;

@@ -15,6 +15,8 @@ export const latency = new Trend("carillon_latency", true);
 export const lost = new Counter("carillon_lost");
 export const duplicated = new Counter("carillon_duplicated");
 export const disordered = new Counter("carillon_disordered");
+/** Clients that came into a room when its stream had begun. */
+export const late = new Counter("carillon_late");
 export const published = new Counter("carillon_published");
 export const publishFailed = new Counter("carillon_publish_failed");
 export const ackFailed = new Counter("carillon_ack_failed");

@@ -50,8 +50,9 @@ function packets() {
 }
 
 function ledger() {
-  const counts = (numbers, total, streams = 1) => {
+  const counts = (numbers, total, streams = 1, isLate = false) => {
     const ledger = new Ledger();
+    if (isLate) ledger.comesLate();
     for (const n of numbers) {
       ledger.take("s", n);
       ledger.end("s", total);
@@ -64,6 +65,8 @@ function ledger() {
     "a hole is a loss": () => same(counts([1, 3], 3)[1], { delivered: 2, lost: 1, duplicated: 0, disordered: 0 }),
     "a missing end is a loss": () => same(counts([1], 3)[1], { delivered: 1, lost: 2, duplicated: 0, disordered: 0 }),
     "a missing begin is a loss": () => counts([2, 3], 3)[1].lost === 1,
+    "what was before a late client is not": () => whole(counts([2, 3], 3, 1, true), 2),
+    "what a late client missed since is": () => counts([2, 4], 4, 1, true)[1].lost === 1,
     "a repetition is a duplicate": () => same(counts([1, 1, 2], 2)[1], { delivered: 2, lost: 0, duplicated: 1, disordered: 0 }),
     "a late one is disordered": () => same(counts([1, 3, 2], 3)[1], { delivered: 3, lost: 0, duplicated: 0, disordered: 1 }),
     "a stream that nobody heard is lost": () => same(counts([], 0), [false, { delivered: 0, lost: 1, duplicated: 0, disordered: 0 }]),
