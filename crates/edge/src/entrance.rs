@@ -22,6 +22,7 @@ use crate::namespace::Namespace;
 use crate::record::{self, Keeper, RecordError};
 use crate::session::Session;
 use crate::ticket;
+use crate::trouble::Troubles;
 use crate::user::User;
 
 /// Why a transport ended that nothing came from any more.
@@ -278,10 +279,10 @@ impl Hub {
             })
         );
         written?;
-        let begin = former.begin(after);
         // A room that was joined later is read from there, since the client was not in it before.
-        for (_, from) in rooms.iter_mut().filter(|(_, from)| *from == after) {
-            *from = begin;
+        for (room, from) in rooms.iter_mut().filter(|(_, from)| *from == after) {
+            let joined = kept.get(room).copied().unwrap_or(0);
+            *from = former.begin(room, after).max(joined);
         }
         let missed = self.missed(&session, &rooms).await?;
         if missed.iter().any(|missed| !missed.complete) {
@@ -289,10 +290,12 @@ impl Hub {
             tracing::info!(%sid, "session has missed more than the history gives, a new one begins");
             return Ok(None);
         }
-        for event in missed.iter().flat_map(|missed| &missed.events) {
-            let sequence = event.sequence.unwrap_or(0);
-            if sequence > after || former.repeats(sequence) {
-                session.replay(sequence, event);
+        for missed in &missed {
+            for event in &missed.events {
+                let sequence = event.sequence.unwrap_or(0);
+                if sequence > after || former.repeats(&missed.room, sequence, after) {
+                    session.replay(sequence, event);
+                }
             }
         }
         session.open(after);
@@ -493,13 +496,13 @@ impl Hub {
 enum Former {
     /// It stopped, and names what the client may lack below its offset.
     Stopped { late: Vec<u64> },
-    /// It is gone: reading begins here, at the offset or before it.
-    Gone { begin: u64 },
+    /// It is gone; this is where its clients may lack something.
+    Gone(Troubles),
 }
 
 impl Former {
-    /// Returns where reading must begin for a client that has an offset.
-    fn begin(&self, offset: u64) -> u64 {
+    /// Returns where reading of a room must begin for a client that has an offset.
+    fn begin(&self, room: &Room, offset: u64) -> u64 {
         match self {
             Self::Stopped { late } => late
                 .iter()
@@ -507,15 +510,15 @@ impl Former {
                 .min()
                 .unwrap_or(offset)
                 .min(offset),
-            Self::Gone { begin } => *begin.min(&offset),
+            Self::Gone(troubles) => troubles.begin(room, offset),
         }
     }
 
     /// Returns whether a client that has an offset is sent an event below it.
-    fn repeats(&self, sequence: u64) -> bool {
+    fn repeats(&self, room: &Room, sequence: u64, offset: u64) -> bool {
         match self {
             Self::Stopped { late } => late.contains(&sequence),
-            Self::Gone { begin } => sequence > *begin,
+            Self::Gone(troubles) => sequence > troubles.begin(room, offset),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Hub {
             let mut known: Vec<Finding> = entry
                 .and_then(|entry| serde_json::from_slice(&entry.value).ok())
                 .unwrap_or_default();
-            let oldest = self.oldest();
+            let oldest = self.oldest_finding();
             known.retain(|older| older.at >= oldest && !finding.replaces(older));
             known.push(finding.clone());
             let mut rooms: usize = known.iter().map(|finding| finding.rooms.len()).sum();
@@ -86,13 +86,13 @@ impl Hub {
         let mut findings: Vec<Finding> = entry
             .and_then(|entry| serde_json::from_slice(&entry.value).ok())
             .unwrap_or_default();
-        let oldest = self.oldest();
+        let oldest = self.oldest_finding();
         findings.retain(|finding| finding.at >= oldest);
         Ok(Troubles { edge, findings })
     }
 
     /// An edge that was there for so long since has looked for itself.
-    fn oldest(&self) -> u64 {
+    fn oldest_finding(&self) -> u64 {
         let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX / 2);
         now().saturating_sub(2 * window)
     }
