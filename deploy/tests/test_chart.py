@@ -104,6 +104,14 @@ class Rendering(unittest.TestCase):
             self.assertLessEqual({port["targetPort"] for port in service["spec"]["ports"]}, ports)
         self.assertIn(("Deployment", objects.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]), names)
 
+    def test_helm_finds_nothing_wrong_but_the_dependency_that_is_not_fetched(self):
+        chart()
+        from helm_python import lint
+        for name, overrides in all_values():
+            messages = lint(CHART, overrides, strict=True, kube_version="v1.31.0")["messages"]
+            wrong = [message["error"] for message in messages if message["severity"] > 1]
+            self.assertEqual([text for text in wrong if "missing these dependencies: nats" not in text], [], name)
+
     def test_nats_is_a_dependency_with_a_condition(self):
         dependency = yaml.safe_load((CHART / "Chart.yaml").read_text())["dependencies"][0]
         self.assertEqual((dependency["name"], dependency["condition"]), ("nats", "nats.enabled"))
