@@ -20,6 +20,10 @@ dev: nats-server ## run the whole cluster on this machine (ARGS="--edges 3" and 
 test: tools ## run all tests (ARGS="-p carillon-edge" and the like go to cargo test)
 	deploy/tests/run --after deploy/tools/run-tests $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: tools ## kill a cluster of processes part by part (CARILLON_CHAOS_MINUTES=10, CARILLON_CHAOS_SEED=…)
+	cargo test -p carillon --test cluster -- --nocapture $(ARGS)
+
 .PHONY: test-deploy
 test-deploy: nats-server ## test the image, docker-compose.yml, the chart, alerts, dashboards and load scripts
 	deploy/tests/run
