@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{check, dead, dev, nats_child, publish, tail, token, who};
+use crate::command::{check, dead, dev, healthcheck, nats_child, publish, tail, token, who};
 use crate::process;
 use crate::service::Kind;
 
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Check(File),
     /// Looks at refused events and puts them back
     Dead(dead::Args),
+    /// Asks a service for its health, for containers without a shell
+    Healthcheck(healthcheck::Args),
     #[command(hide = true)]
     NatsChild(nats_child::Args),
 }
@@ -64,6 +66,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args).await,
             Command::Check(file) => check::run(file),
             Command::Dead(args) => dead::run(args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::NatsChild(args) => Err(nats_child::run(&args)),
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod dev;
+pub(crate) mod healthcheck;
 pub(crate) mod nats_child;
 pub(crate) mod publish;
 pub(crate) mod tail;
