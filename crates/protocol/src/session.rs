@@ -106,7 +106,10 @@ impl Record {
 
     /// Returns the sequences that a client with this offset may lack although they are not above it.
     pub fn lacking(&self, offset: u64) -> Vec<u64> {
-        let late = self.late.iter().filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
+        let late = self
+            .late
+            .iter()
+            .filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
         late.map(|(sequence, _)| *sequence).collect()
     }
 

@@ -100,7 +100,13 @@ impl Error<'_> {
 
 /// Appends the first message of a connection; `recovered` stands where the client asked to resume, and `offset`
 /// where it cannot ask for one.
-pub fn welcome(out: &mut Vec<u8>, sid: &str, user: Option<&str>, recovered: Option<bool>, offset: Option<Offset>) {
+pub fn welcome(
+    out: &mut Vec<u8>,
+    sid: &str,
+    user: Option<&str>,
+    recovered: Option<bool>,
+    offset: Option<Offset>,
+) {
     let mut object = Object::typed(out, "welcome");
     object.string("sid", sid);
     match user {
