@@ -15,12 +15,15 @@ use crate::actions::Answer;
 use crate::backend::refusal;
 use crate::client::{Client, Closing};
 use crate::entrance::{Entry, Opened, Reach, Refused, Resume};
+use crate::http::closing_of;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::rules::Refusal;
 use crate::session::Session;
 use crate::user::User;
 
+/// The code of what the cluster cannot do now.
+const UNAVAILABLE: &str = "unavailable";
 /// How long the routers may take to say who is in a room.
 const PRESENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -224,13 +227,21 @@ impl Plain {
     async fn subscribe(&self, topic: &str, since: Option<&str>) -> Result<(), Refusal> {
         let room = Room::new(topic).map_err(|error| refusal("bad_room", &error.to_string()))?;
         self.session.hold();
-        let subscribed = self.subscribe_held(&room, since).await;
-        self.session.release();
-        subscribed
+        match self.subscribe_held(&room, since).await {
+            // It is in the room, but what came after its offset cannot be read: going on would pass over a gap.
+            Err(refusal) if &*refusal.code == UNAVAILABLE && self.session.is_in(&room) => {
+                self.client.close(closing_of(Refused::Unavailable));
+                Err(refusal)
+            }
+            subscribed => {
+                self.session.release();
+                subscribed
+            }
+        }
     }
 
     async fn subscribe_held(&self, room: &Room, since: Option<&str>) -> Result<(), Refusal> {
-        let unavailable = |_| refusal("unavailable", "history is not available now");
+        let unavailable = |_| refusal(UNAVAILABLE, "history is not available now");
         self.hub.join_by_rule(&self.session, room).await?;
         let reach = match since {
             Some(since) => Some(
