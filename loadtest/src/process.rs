@@ -27,7 +27,9 @@ impl Process {
     ) -> anyhow::Result<Self> {
         // Whatever happens to this process, nothing that it started stays behind.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]).arg(program);
+        command
+            .args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()])
+            .arg(program);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         configure(&mut command);
         let child = command.spawn().context("cannot run setpriv")?;
