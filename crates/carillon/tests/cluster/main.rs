@@ -8,6 +8,11 @@
 //! `CARILLON_CHAOS_CLIENTS` sets the size of the crowd, `CARILLON_CHAOS_LOG` the services' log filter and
 //! `CARILLON_CHAOS_PROGRAM` another build of the program.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "seed and report are printed for who watches the run"
+)]
+
 mod chaos;
 mod crowd;
 mod fault;

@@ -47,6 +47,7 @@ pub(crate) enum NatsKind {
 }
 
 /// NATS below the cluster.
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a test")]
 pub(crate) enum Nats {
     One(Server),
     Three(Cluster),
