@@ -5,6 +5,8 @@ SHELL := /bin/bash
 ARGS ?=
 ENV ?=
 SCENARIO ?=
+SECONDS ?= 60
+TARGET ?=
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
 	$(if $(ENV),--env-file deploy/compose/$(ENV).env)
 
@@ -23,6 +25,11 @@ test: tools ## run all tests (ARGS="-p carillon-edge" and the like go to cargo t
 .PHONY: test-cluster
 test-cluster: tools ## kill a cluster of processes part by part (CARILLON_CHAOS_MINUTES=10, CARILLON_CHAOS_SEED=…)
 	cargo test -p carillon --test cluster -- --nocapture $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## fuzz the parsers of what peers send, SECONDS=60 for each target (TARGET=names for some)
+	@deploy/tools/fetch-cargo-fuzz
+	deploy/tools/fuzz $(SECONDS) $(TARGET)
 
 .PHONY: test-deploy
 test-deploy: nats-server ## test the image, docker-compose.yml, the chart, alerts, dashboards and load scripts
