@@ -104,8 +104,8 @@ pub(crate) fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Ar
     let session = namespace.session(room.session()?.parse().ok()?)?;
     let cell = namespace.rooms.enter(room, |_, _| 0);
     let mut state = cell.state.lock();
-    // The namespace's wildcard has always been subscribed, so the room is complete from the session's start.
-    let start = session.keeper.start();
+    // The namespace's wildcard has always been subscribed, so the room is complete from where the session began here.
+    let start = session.own_room_from();
     state.complete.get_or_insert(start);
     state.add(&session, start);
     drop(state);

@@ -25,7 +25,7 @@ impl Hub {
         session.enter(room);
         if room.class() == Class::Session && room.session() == Some(session.sid.as_str()) {
             // Heard through the namespace's wildcard, from the start.
-            return session.keeper.start();
+            return session.own_room_from();
         }
         let cell = namespace.rooms.enter(room, |generation, slot| {
             let id = subscription_id(namespace.index, generation, slot);

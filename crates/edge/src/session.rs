@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) warned: AtomicBool,
     cursor: Mutex<Cursor>,
     rooms: Mutex<BTreeSet<Room>>,
+    /// The sequence up to which the client has everything of its own room from before it came to this edge.
+    own_room: AtomicU64,
     ended: AtomicBool,
     /// The user's place among those it may have at this edge.
     place: Mutex<Option<Slot>>,
@@ -73,6 +75,7 @@ impl Session {
         user: Arc<User>,
         keeper: Keeper,
     ) -> Arc<Self> {
+        let own_room = AtomicU64::new(keeper.start());
         Arc::new(Self {
             sid,
             namespace,
@@ -87,6 +90,7 @@ impl Session {
                 ..Cursor::default()
             }),
             rooms: Mutex::default(),
+            own_room,
             ended: AtomicBool::new(false),
             place: Mutex::new(None),
         })
@@ -242,6 +246,16 @@ impl Session {
             .copied()
             .chain(held.map(|sequence| (*sequence, u64::MAX)))
             .collect()
+    }
+
+    /// Notes that the client has everything of its own room up to a sequence.
+    pub(crate) fn has_own_room_up_to(&self, sequence: u64) {
+        self.own_room.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Returns the sequence after which the client hears its own room at this edge.
+    pub(crate) fn own_room_from(&self) -> u64 {
+        self.own_room.load(Ordering::Relaxed)
     }
 
     /// Notes that the session is in a room; `false` if it was.

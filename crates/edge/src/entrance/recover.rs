@@ -46,6 +46,7 @@ impl Hub {
         taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
         let keeper = Keeper::new(sid, taken.clone(), revision);
         let session = self.register(sid, entry, keeper);
+        session.has_own_room_up_to(after);
         let mut guard = Undo {
             hub: self,
             session: &session,

@@ -35,6 +35,30 @@ async fn a_session_is_recovered_at_another_edge_more_than_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recovered_session_does_not_get_the_events_of_its_own_room_again() {
+    let stage = Stage::start().await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    let client = stage
+        .driver
+        .sio(first.url(), SioOptions::websocket(tokens::dev("42")));
+    let room = format!("session:{}", client.connected().await.sid);
+    for n in 0..3 {
+        stage.publish(&room, "tick", json!(n)).await;
+        assert_eq!(client.next_event("tick").await.data(), n);
+    }
+    client.set_url(&second.url()).await;
+    client.cut();
+    assert!(client.connected().await.recovered);
+    for n in 3..6 {
+        stage.publish(&room, "tick", json!(n)).await;
+        assert_eq!(client.next_event("tick").await.data(), n);
+    }
+    stage.publish("user:42", "end", json!(0)).await;
+    client.next_event("end").await;
+    client.assert_no_event("tick");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_session_is_recovered_too_and_another_user_recovers_nothing() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
