@@ -45,7 +45,27 @@ fn mac(key: &[u8], sid: Sid, namespace: &str, user: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_ticket_is_redeemed_as_it_was_issued_and_no_other_text_is(
+            random: [u8; 20], namespace in "/[a-z]{0,8}", user in proptest::option::of("\\PC{0,12}"),
+            at in 0..44usize, other in "\\PC", text in "\\PC{0,60}",
+        ) {
+            let sid = Sid::from_random(random);
+            let user = user.as_deref();
+            let ticket = issue(b"k", sid, &namespace, user);
+            prop_assert_eq!(redeem(b"k", &ticket, &namespace, user), Some(sid));
+            let mut changed: Vec<char> = ticket.chars().collect();
+            changed[at] = other.chars().next().unwrap_or('A');
+            let changed: String = changed.into_iter().collect();
+            prop_assert_eq!(redeem(b"k", &changed, &namespace, user).is_some(), changed == ticket);
+            prop_assert_eq!(redeem(b"k", &text, &namespace, user), None);
+        }
+    }
 
     #[test]
     fn a_ticket_is_for_one_session_namespace_and_user() {

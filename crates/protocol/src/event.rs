@@ -280,7 +280,43 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_body_survives_being_stored(
+            name in "\\PC{1,30}", text in "\\PC{0,30}", number: i64, id in proptest::option::of("\\PC{1,40}"),
+            many: bool, ttl in proptest::option::of(1..u64::MAX),
+        ) {
+            let mut body = serde_json::json!({ "event": name });
+            let data = serde_json::json!([text, number]);
+            body[if many { "args" } else { "data" }] = data.clone();
+            if let Some(id) = &id {
+                body["id"] = id.as_str().into();
+            }
+            if let Some(ttl) = ttl {
+                body["ttl"] = ttl.into();
+            }
+            let Ok(draft) = read(&body.to_string()) else {
+                prop_assert!(socketio::is_reserved(&name) || name.len() > names::MAX_EVENT);
+                return Ok(());
+            };
+            prop_assert_eq!(draft.ttl, ttl);
+            prop_assert_eq!((&draft.event.name, &draft.event.id), (&name, &id));
+            let payload: serde_json::Value = serde_json::from_slice(draft.event.payload.json()).unwrap();
+            prop_assert_eq!(payload, data);
+            let headers = draft.event.headers();
+            let stored = Event::from_message(|name| headers.get(name), draft.event.payload.json().clone());
+            prop_assert_eq!(stored, Some(draft.event));
+        }
+
+        #[test]
+        fn any_body_is_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Draft::read(&body, 7);
+        }
+    }
 
     fn read(body: &str) -> Result<Draft, BadEvent> {
         Draft::read(body.as_bytes(), 7)

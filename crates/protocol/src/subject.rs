@@ -199,7 +199,23 @@ pub fn class_of(token: &str) -> Option<Class> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_names_survive_in_a_subject(path in "\\PC{1,12}(/\\PC{1,5})?", room in "\\PC{1,30}|user:\\PC{1,9}") {
+            let Ok(namespace) = Namespace::new(&format!("/{path}")) else { return Ok(()) };
+            let room = Room::new(&room).unwrap();
+            let subjects = Subjects::new("rt");
+            let address = Address { namespace, room };
+            let published = subjects.publish(&address.namespace, &address.room);
+            prop_assert_eq!(subjects.read("pub", &published).ok(), Some(address.clone()));
+            let stored = subjects.event(&address.namespace, &address.room);
+            prop_assert_eq!(subjects.read_classed("event", &stored).ok(), Some(address));
+        }
+    }
 
     #[test]
     fn subjects_are_read_as_they_are_built() {
