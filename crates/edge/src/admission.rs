@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use carillon_auth::credentials::{self, Credential};
 use carillon_auth::{Verifier, VerifyError};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::hub::Hub;
@@ -11,7 +12,7 @@ use crate::namespace::Namespace;
 use crate::user::User;
 
 /// What a request showed beside a Socket.IO payload, kept for the namespaces that are entered later.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Shown {
     pub(crate) authorization: Option<Vec<u8>>,
     pub(crate) cookie: Option<Vec<u8>>,

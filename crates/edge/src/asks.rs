@@ -16,6 +16,8 @@ pub(crate) struct Asks(Mutex<Option<Box<Open>>>);
 #[derive(Default)]
 struct Open {
     next: u64,
+    /// The client is on its way to another edge, and is asked there.
+    stopped: bool,
     waiting: HashMap<u64, oneshot::Sender<Payload>>,
 }
 
@@ -25,7 +27,7 @@ impl Asks {
         let mut open = self.0.lock();
         let open = open.get_or_insert_default();
         open.waiting.retain(|_, sender| !sender.is_closed());
-        if open.waiting.len() >= MAX_OPEN {
+        if open.stopped || open.waiting.len() >= MAX_OPEN {
             return None;
         }
         let (sender, answer) = oneshot::channel();
@@ -33,6 +35,27 @@ impl Asks {
         open.next += 1;
         open.waiting.insert(number, sender);
         Some((number, answer))
+    }
+
+    /// Opens no more questions, if none is open; returns the number that the next one would have.
+    pub(crate) fn stop(&self) -> Option<u64> {
+        let mut open = self.0.lock();
+        let open = open.get_or_insert_default();
+        open.waiting.retain(|_, sender| !sender.is_closed());
+        open.stopped = open.waiting.is_empty();
+        open.stopped.then_some(open.next)
+    }
+
+    /// Opens questions again, from a number on that no earlier one has.
+    pub(crate) fn go_on(&self, next: u64) {
+        let mut open = self.0.lock();
+        let open = open.get_or_insert_default();
+        (open.stopped, open.next) = (false, open.next.max(next));
+    }
+
+    /// Returns whether no questions are opened now.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|open| open.stopped)
     }
 
     /// Takes a client's answer; one that nobody waits for is dropped.

@@ -4,9 +4,13 @@
 //! the client's queue.
 
 mod connect;
+mod departure;
+
+pub(crate) use departure::{Farewell, Handover};
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use carillon_protocol::binary;
@@ -39,6 +43,8 @@ pub(crate) struct Conversation {
     slots: Slots,
     decoder: Mutex<Decoder>,
     namespaces: Mutex<HashMap<String, Slot>>,
+    /// Acknowledgements that backends owe the client.
+    owed: AtomicUsize,
 }
 
 /// Where the client stands in a namespace.
@@ -61,6 +67,7 @@ impl Conversation {
             slots,
             decoder: Mutex::new(decoder),
             namespaces: Mutex::default(),
+            owed: AtomicUsize::new(0),
         })
     }
 
@@ -170,6 +177,7 @@ impl Conversation {
             Ok(Answer::Backend { event, payload }) => {
                 // The backend may take seconds; what the client sends next does not wait for it.
                 let (conversation, session, name) = (Arc::clone(self), Arc::clone(session), name.to_owned());
+                self.owed.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     let answer = conversation.hub.forward(&session, &event, &payload, true).await;
                     let answer = answer.map(|payload| Answer::Reply {
@@ -177,6 +185,7 @@ impl Conversation {
                         event: None,
                     });
                     conversation.finish(&session, id, &name, answer);
+                    conversation.owed.fetch_sub(1, Ordering::SeqCst);
                 });
             }
             outcome => self.finish(session, id, name, outcome),

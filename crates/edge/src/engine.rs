@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use carillon_protocol::engineio::RequestError;
-use carillon_protocol::ids::EngineId;
+use carillon_protocol::ids::{EdgeId, EngineId};
 use carillon_protocol::message::Relay;
 use carillon_protocol::session::Transport;
 use parking_lot::Mutex;
@@ -68,6 +68,8 @@ enum Command {
     Poll {
         t: Option<String>,
         relay: Option<Relay>,
+        /// The other edge that has the client's request.
+        front: Option<EdgeId>,
         answer: oneshot::Sender<Answered>,
     },
     /// The client is there.
@@ -83,6 +85,18 @@ enum Command {
     },
     /// It does, at this edge: the session's task ends, and the socket's goes on.
     GiveUp { answer: oneshot::Sender<()> },
+    /// Can the session go to the relay's edge?
+    Freeze {
+        relay: Relay,
+        answer: oneshot::Sender<Answered>,
+    },
+    /// It stays.
+    Thaw { relay: Relay },
+    /// It has gone there.
+    Leave {
+        relay: Relay,
+        answer: oneshot::Sender<Answered>,
+    },
     /// Does this relay serve the client?
     Serves {
         relay: Option<Relay>,
@@ -147,8 +161,19 @@ impl Hub {
 
 impl Engine {
     /// Waits until there is something for the client; a repeated poll gets the same again.
-    pub(crate) async fn poll(&self, t: Option<String>, relay: Option<Relay>) -> Answered {
-        self.ask(|answer| Command::Poll { t, relay, answer }).await?
+    pub(crate) async fn poll(
+        &self,
+        t: Option<String>,
+        relay: Option<Relay>,
+        front: Option<EdgeId>,
+    ) -> Answered {
+        self.ask(|answer| Command::Poll {
+            t,
+            relay,
+            front,
+            answer,
+        })
+        .await?
     }
 
     /// Tells whether the client still polls: a socket that comes after its upgrade is none of its own.
@@ -164,6 +189,22 @@ impl Engine {
     /// Changes to a WebSocket at another edge.
     pub(crate) async fn change_to(&self, relay: Relay) -> Result<(), RequestError> {
         self.ask(|answer| Command::Relay { relay, answer }).await?
+    }
+
+    /// Holds the session for the relay's edge, if nothing is under way, and describes it.
+    pub(crate) async fn freeze(&self, relay: Relay) -> Answered {
+        self.ask(|answer| Command::Freeze { relay, answer }).await?
+    }
+
+    /// Lets a session that was held go on.
+    pub(crate) async fn thaw(&self, relay: Relay) -> Result<(), RequestError> {
+        let thawed = self.commands.send(Command::Thaw { relay }).await;
+        thawed.map_err(|_| RequestError::UnknownSession)
+    }
+
+    /// Ends what is left of a session that the relay's edge owns now; returns what still waited for the client.
+    pub(crate) async fn leave(&self, relay: Relay) -> Answered {
+        self.ask(|answer| Command::Leave { relay, answer }).await?
     }
 
     /// Changes to a WebSocket at this edge: the caller serves the client from here on.

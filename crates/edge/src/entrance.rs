@@ -1,5 +1,6 @@
 //! How a client enters a namespace: a new session, or the one that it had.
 
+mod arrive;
 mod recover;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use crate::namespace::Namespace;
 use crate::record::{Keeper, RecordError};
 use crate::session::Session;
 use crate::user::User;
+
+pub(crate) use arrive::{Arrived, NotMoved};
 
 /// Why a transport ended that nothing came from any more.
 pub(crate) const PING_TIMEOUT: &str = "ping timeout";

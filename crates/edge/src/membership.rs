@@ -143,16 +143,26 @@ impl Hub {
         session: &Arc<Session>,
         rooms: &[(Room, u64)],
     ) -> Result<Vec<Missed>, carillon_bus::HistoryError> {
+        let rules = session.namespace.rules.load_full();
+        let replayed: Vec<(Room, u64)> = rooms
+            .iter()
+            .filter(|(room, _)| rules.room_options(room).history)
+            .cloned()
+            .collect();
+        self.stored(session, &replayed).await
+    }
+
+    /// Reads what each room had after a sequence, of rooms without a history for those who come back too.
+    pub(crate) async fn stored(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        rooms: &[(Room, u64)],
+    ) -> Result<Vec<Missed>, carillon_bus::HistoryError> {
         let namespace = &session.namespace;
         let subjects = self.bus.subjects();
         let probe = subjects.probe(&namespace.name, self.id);
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
-        let rules = namespace.rules.load_full();
-        let rooms: Vec<&(Room, u64)> = rooms
-            .iter()
-            .filter(|(room, _)| rules.room_options(room).history)
-            .collect();
         for rooms in rooms.chunks(1000) {
             let mut asked: Vec<String> = rooms
                 .iter()

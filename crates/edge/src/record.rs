@@ -61,6 +61,12 @@ impl Keeper {
         self.term
     }
 
+    /// Returns the record with its revision; `None` where it is being written, or not this edge's any more.
+    pub(crate) fn snapshot(&self) -> Option<(Record, u64)> {
+        let kept = self.kept.try_lock().ok()?;
+        kept.as_ref().map(|kept| (kept.record.clone(), kept.revision))
+    }
+
     /// Changes the record and writes it.
     pub(crate) async fn change(&self, hub: &Hub, change: impl Fn(&mut Record)) -> Result<(), RecordError> {
         let mut kept = self.kept.lock().await;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_bus::Message;
+use carillon_bus::{Bucket, Message};
 use carillon_protocol::engineio;
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
+use carillon_protocol::ids::Sid;
 use carillon_protocol::message::{Answer, Answers, Ask, Order, OrderKind, Ordered, Revoked, Takeover};
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
-use carillon_protocol::session::Transport;
+use carillon_protocol::session::{State, Transport};
 use carillon_protocol::socketio::MAX_SENT_ATTACHMENTS;
 use carillon_protocol::websocket::Opcode;
 use carillon_protocol::{binary, clientjson, socketio};
@@ -23,10 +24,16 @@ use serde_json::value::RawValue;
 use crate::client::Closing;
 use crate::frame::{Chunk, Wire};
 use crate::hub::Hub;
+use crate::namespace::Namespace;
+use crate::record;
 use crate::session::Session;
 
 /// How long the cluster waits for a subscription that must stand.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a session is looked at that is on its way to another edge.
+const LOOK: Duration = Duration::from_millis(5);
+/// What another edge may take beyond its client's time.
+const MARGIN: Duration = Duration::from_millis(500);
 
 impl Hub {
     /// Serves the edge's own subject, until the edge stops.
@@ -159,10 +166,12 @@ impl Hub {
             Payload::One(Bytes::copy_from_slice(ask.payload.get().as_bytes()))
         };
         let deadline = Duration::from_millis(ask.timeout_ms);
-        let sessions = ask.sids.iter().filter_map(|sid| namespace.session(*sid));
-        join_all(sessions.map(|session| {
+        let answers = join_all(ask.sids.iter().map(|sid| {
             let payload = &payload;
             async move {
+                let Some(session) = namespace.session_at_rest(*sid).await else {
+                    return self.ask_elsewhere(ask, *sid).await;
+                };
                 let answer = session.ask(&ask.event, &ask.room, payload);
                 let answer = match answer {
                     Some(answer) => tokio::time::timeout(deadline, answer)
@@ -173,15 +182,52 @@ impl Hub {
                 };
                 let error = answer.is_none().then(|| "timeout".to_owned());
                 let data = answer.and_then(|answer| RawValue::from_string(first_argument(&answer)).ok());
-                Answer {
+                Some(Answer {
                     sid: session.sid,
                     user: session.user.load().id().cloned(),
                     data,
                     error,
-                }
+                })
             }
-        }))
-        .await
+        }));
+        answers.await.into_iter().flatten().collect()
+    }
+
+    /// Asks a client at the edge where its session is now; whoever asked did not know yet that it has moved.
+    async fn ask_elsewhere(&self, ask: &Ask, sid: Sid) -> Option<Answer> {
+        let (record, _) = record::read(&self.bus.table(Bucket::Sessions), sid)
+            .await
+            .ok()??;
+        if record.owner == self.id || record.state != State::Live {
+            return None;
+        }
+        let subject = format!("{}.ask", self.bus.subjects().edge(record.owner));
+        let ask = Ask {
+            sids: vec![sid],
+            ..ask.clone()
+        };
+        let body = Bytes::from(serde_json::to_vec(&ask).expect("a question is JSON"));
+        let patience = Duration::from_millis(ask.timeout_ms) + MARGIN;
+        let answer = self
+            .bus
+            .request(&subject, &Headers::new(), body, patience)
+            .await
+            .ok()?;
+        let answers = serde_json::from_slice::<Answers>(&answer.body).ok()?;
+        answers.answers.into_iter().find(|answer| answer.sid == sid)
+    }
+}
+
+impl Namespace {
+    /// Returns a session once it is not on its way to another edge; `None` where it is not here.
+    async fn session_at_rest(&self, sid: Sid) -> Option<Arc<Session>> {
+        loop {
+            let session = self.session(sid)?;
+            if !session.client.asks.is_stopped() {
+                return Some(session);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One connection of one client to one namespace, and what it has been sent.
 
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +22,8 @@ use crate::pulse::Pulse;
 use crate::record::Keeper;
 use crate::rules::SessionLimits;
 use crate::user::User;
+
+pub(crate) use standing::Standing;
 
 /// Lists of rooms that are remembered, so that a signal for several of a client's rooms comes once.
 const MAX_LISTS: usize = 32;
@@ -64,6 +68,8 @@ struct Cursor {
     open: bool,
     /// Lists of rooms of which the client got a signal, the latest last.
     lists: VecDeque<u64>,
+    /// Signals that came while the session moves from edge to edge.
+    moving: Option<Vec<Arc<Broadcast>>>,
 }
 
 impl Session {
@@ -103,6 +109,7 @@ impl Session {
         }
         let mut cursor = self.cursor.lock();
         let Some(sequence) = broadcast.sequence else {
+            cursor.note_signal(broadcast);
             if cursor.open && !cursor.has_copy(broadcast) {
                 self.write(broadcast, cursor.last);
             }

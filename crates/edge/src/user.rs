@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use carillon_auth::Identity;
+use serde::{Deserialize, Serialize};
 
 use crate::rules;
 
 /// The user of a connection, with what its token says about the connection itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) who: rules::User,
     /// Seconds since 1970 at which the token expires.

@@ -51,7 +51,7 @@ pub struct Ordered {
 }
 
 /// `rt.edge.<edge>.ask`: ask clients of this edge, and collect their answers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ask {
     pub namespace: Namespace,
     pub room: Room,
@@ -109,6 +109,9 @@ pub enum Engine {
         t: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         relay: Option<Relay>,
+        /// The edge that has the client's request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        front: Option<EdgeId>,
     },
     /// Packets from the client.
     Post {
@@ -121,6 +124,12 @@ pub enum Engine {
     Probe { sid: EngineId },
     /// The client has changed to the WebSocket of the relay.
     Upgrade { sid: EngineId, relay: Relay },
+    /// Hold the session, if nothing is under way, and say how it goes on at the relay's edge.
+    Freeze { sid: EngineId, relay: Relay },
+    /// The session stays where it is.
+    Thaw { sid: EngineId, relay: Relay },
+    /// The relay's edge owns the session; the answer is what still waited for the client.
+    Leave { sid: EngineId, relay: Relay },
 }
 
 /// A WebSocket at one edge that belongs to a session of another.

@@ -1,11 +1,14 @@
 //! The task of one session that polls: it answers polls, and knows whether the client is still there.
 
+mod departure;
+mod polls;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use carillon_protocol::engineio::{RequestError, Writer, fixed};
+use carillon_protocol::engineio::{RequestError, fixed};
+use carillon_protocol::ids::EdgeId;
 use carillon_protocol::message::Relay;
 use carillon_protocol::session::Transport;
 use carillon_protocol::websocket::close;
@@ -19,18 +22,17 @@ use crate::frame::Chunk;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::outbox::Sink;
+use departure::Frozen;
 
 /// Bytes of one answer, beyond its first packet.
 const MAX_ANSWER: usize = 128 * 1024;
-/// Requests that wait for the same answer: a poll and its repetitions.
-const MAX_WAITERS: usize = 4;
-/// Earlier polls that are recognised when a proxy repeats one of them late.
-const REMEMBERED: usize = 4;
 /// How long a poll stays open while the client is about to change to a WebSocket.
 const NUDGE: Duration = Duration::from_millis(100);
 /// How long a client may take to change to a WebSocket, and how long its last words wait for it.
 pub(crate) const CHANGE: Duration = Duration::from_secs(15);
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a client whose poll was at an edge that is gone may take to poll elsewhere.
+const ORPHAN: Duration = Duration::from_secs(3);
 
 struct Driver {
     hub: Arc<Hub>,
@@ -42,7 +44,13 @@ struct Driver {
     /// When the client was heard or answered last: it must poll again soon.
     answered: Instant,
     probing: Option<Instant>,
+    /// The other edge by which the client polled last.
+    front: Option<(EdgeId, Arc<Neighbour>)>,
+    /// That edge is gone: by then the client has polled at another one, or its transport has failed.
+    orphan: Option<Instant>,
     relay: Option<(Relay, Arc<Neighbour>)>,
+    /// The session is on its way to the relay's edge.
+    frozen: Option<Frozen>,
     pinged: Option<Instant>,
     ping_at: Instant,
 }
@@ -59,6 +67,8 @@ enum Left {
     Closed(Closing),
     /// The socket's task has the session now.
     GivenUp(oneshot::Sender<()>),
+    /// The relay's edge has the session now.
+    Moved(oneshot::Sender<Answered>),
 }
 
 /// Serves a session until it ends or is given up to a socket of this edge.
@@ -74,7 +84,10 @@ pub(super) async fn run(hub: Arc<Hub>, engine: Arc<Engine>, mut commands: mpsc::
         earlier: VecDeque::new(),
         answered: now,
         probing: None,
+        front: None,
+        orphan: None,
         relay: None,
+        frozen: None,
         pinged: None,
         ping_at,
     };
@@ -87,6 +100,7 @@ pub(super) async fn run(hub: Arc<Hub>, engine: Arc<Engine>, mut commands: mpsc::
                 metrics::closed(Transport::Polling, close::NORMAL);
             }
         }
+        Left::Moved(answer) => driver.depart(answer).await,
         Left::Closed(closing) => {
             let end = engine.conversation.end(&closing.reason);
             tokio::join!(end, driver.say_farewell(&closing, &mut commands));
@@ -103,7 +117,11 @@ impl Driver {
                 return Left::Closed(closing);
             }
             self.answer_with_what_waits();
-            let front = self.relay.as_ref().map(|(_, front)| Arc::clone(front));
+            if self.frozen.is_some() {
+                self.answer_with_nothing();
+            }
+            let relay = self.relay.as_ref().map(|(_, edge)| Arc::clone(edge));
+            let front = self.front.as_ref().map(|(_, edge)| Arc::clone(edge));
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => if let Err(left) = self.take(command) {
@@ -115,14 +133,23 @@ impl Driver {
                 () = tokio::time::sleep_until(self.deadline()) => if let Err(closing) = self.tick() {
                     return Left::Closed(closing);
                 },
-                () = lost(front) => return Left::Closed(gone("transport error")),
+                () = lost(relay) => return Left::Closed(gone("transport error")),
+                () = lost(front) => {
+                    self.front = None;
+                    self.orphan = Some(Instant::now() + ORPHAN);
+                }
             }
         }
     }
 
     fn take(&mut self, command: Command) -> Result<(), Left> {
         match command {
-            Command::Poll { t, relay, answer } => self.take_poll(t, relay, answer).map_err(Left::Closed)?,
+            Command::Poll {
+                t,
+                relay,
+                front,
+                answer,
+            } => self.take_poll(t, relay, front, answer).map_err(Left::Closed)?,
             Command::Pong => {
                 self.pinged = None;
                 self.ping_at = Instant::now() + self.hub.config.ping_interval;
@@ -146,130 +173,23 @@ impl Driver {
                 let changed = self.change_to(relay);
                 let _ = answer.send(changed);
             }
+            Command::Freeze { relay, answer } => {
+                let frozen = self.freeze(relay);
+                let _ = answer.send(frozen);
+            }
+            Command::Thaw { relay } => self.thaw(Some(relay)),
+            Command::Leave { relay, answer } => {
+                if self.relay.as_ref().is_some_and(|(current, _)| *current == relay) {
+                    return Err(Left::Moved(answer));
+                }
+                let _ = answer.send(Err(RequestError::BadRequest));
+            }
             Command::GiveUp { answer } => {
                 self.release_poll();
                 return Err(Left::GivenUp(answer));
             }
         }
         Ok(())
-    }
-
-    fn take_poll(
-        &mut self,
-        t: Option<String>,
-        relay: Option<Relay>,
-        answer: oneshot::Sender<Answered>,
-    ) -> Result<(), Closing> {
-        if let Some((answered, last)) = &self.last
-            && t.is_some()
-            && *answered == t
-        {
-            let _ = answer.send(Ok(last.clone()));
-            return Ok(());
-        }
-        if self.relay.as_ref().map(|(relay, _)| *relay) != relay {
-            // The client has changed to a WebSocket; what polls here is late, or not the client.
-            let _ = answer.send(Err(RequestError::BadRequest));
-            return Ok(());
-        }
-        if let Some(t) = &t
-            && self.earlier.contains(t)
-        {
-            let _ = answer.send(Ok(Answer {
-                body: Bytes::from_static(fixed::NOOP.as_bytes()),
-                last: false,
-            }));
-            return Ok(());
-        }
-        if let Some(open) = &mut self.open {
-            open.waiters.retain(|waiter| !waiter.is_closed());
-            if open.t == t && t.is_some() && open.waiters.len() < MAX_WAITERS {
-                open.waiters.push(answer);
-                return Ok(());
-            }
-            if !open.waiters.is_empty() {
-                let _ = answer.send(Err(RequestError::BadRequest));
-                metrics::error("bad_frame");
-                let reason = "bad_request: two polls at once".to_owned();
-                return Err(Closing {
-                    code: close::PROTOCOL_ERROR,
-                    reason,
-                    flush: false,
-                });
-            }
-        }
-        // That the client polls again shows that it has the last answer.
-        if let Some((Some(t), _)) = self.last.take() {
-            self.earlier.truncate(REMEMBERED - 1);
-            self.earlier.push_front(t);
-        }
-        self.open = Some(Poll {
-            t,
-            since: Instant::now(),
-            waiters: vec![answer],
-        });
-        Ok(())
-    }
-
-    fn answer_with_what_waits(&mut self) {
-        if !self.engine.client.with_outbox(|outbox| outbox.is_waiting()) || !self.has_open_poll() {
-            return;
-        }
-        let chunks = self.engine.client.with_outbox(|outbox| outbox.take(MAX_ANSWER));
-        let body = self.encode(&chunks);
-        self.answer(Ok(Answer { body, last: false }));
-    }
-
-    /// Returns whether somebody waits for an answer.
-    fn has_open_poll(&mut self) -> bool {
-        if let Some(open) = &mut self.open {
-            open.waiters.retain(|waiter| !waiter.is_closed());
-            if open.waiters.is_empty() {
-                self.open = None;
-                self.answered = Instant::now();
-            }
-        }
-        self.open.is_some()
-    }
-
-    fn answer(&mut self, answered: Answered) {
-        let Some(open) = self.open.take() else { return };
-        for waiter in open.waiters {
-            let _ = waiter.send(answered.clone());
-        }
-        self.answered = Instant::now();
-        if let Ok(answer) = answered {
-            self.last = Some((open.t, answer));
-        }
-    }
-
-    /// Answers an open poll with nothing.
-    fn release_poll(&mut self) {
-        self.answer(Ok(Answer {
-            body: Bytes::from_static(fixed::NOOP.as_bytes()),
-            last: false,
-        }));
-    }
-
-    /// A relay writes WebSocket frames as they are; a poll takes what is inside.
-    fn encode(&self, chunks: &[Chunk]) -> Bytes {
-        if self.relay.is_some() {
-            return chunks
-                .iter()
-                .map(|chunk| &chunk.bytes[..])
-                .collect::<Vec<_>>()
-                .concat()
-                .into();
-        }
-        let mut payload = Writer::default();
-        for chunk in chunks {
-            if chunk.binary {
-                payload.binary(&chunk.payload());
-            } else {
-                payload.text(&chunk.payload());
-            }
-        }
-        payload.finish().into()
     }
 
     fn change_to(&mut self, relay: Relay) -> Result<(), RequestError> {
@@ -288,6 +208,7 @@ impl Driver {
         self.last = None;
         self.probing = None;
         self.relay = Some((relay, self.hub.neighbour(relay.edge)));
+        (self.front, self.orphan) = (None, None);
         self.answered = Instant::now();
         self.engine.client.change_sink(Transport::Websocket, Sink::Pull);
         metrics::changed(Transport::Polling, Transport::Websocket);
@@ -298,6 +219,9 @@ impl Driver {
     fn deadline(&self) -> Instant {
         let timeout = self.hub.config.ping_timeout;
         let mut deadline = self.pinged.map_or(self.ping_at, |pinged| pinged + timeout);
+        for until in [self.frozen.as_ref().map(|frozen| frozen.until), self.orphan] {
+            deadline = deadline.min(until.unwrap_or(deadline));
+        }
         if let Some(until) = self.probing {
             deadline = deadline.min(self.open.as_ref().map_or(until, |open| open.since + NUDGE));
         } else if self.open.is_none() {
@@ -309,6 +233,12 @@ impl Driver {
     fn tick(&mut self) -> Result<(), Closing> {
         let now = Instant::now();
         let timeout = self.hub.config.ping_timeout;
+        if self.frozen.as_ref().is_some_and(|frozen| now >= frozen.until) {
+            self.thaw(None);
+        }
+        if self.orphan.is_some_and(|until| now >= until) {
+            return Err(gone("transport error"));
+        }
         if let Some(until) = self.probing {
             if self.open.as_ref().is_some_and(|open| now >= open.since + NUDGE) {
                 self.release_poll();

@@ -11,6 +11,7 @@ use carillon_protocol::ids::{EdgeId, EngineId};
 use carillon_protocol::message::{self, Engaged, Relay};
 
 use super::{Answer, Answered};
+use crate::conversation::{Farewell, Handover};
 use crate::hub::Hub;
 
 /// When the owner is watched that has not answered yet.
@@ -25,6 +26,8 @@ const AWAY: Duration = Duration::from_secs(10);
 /// How long an owner may take for what it does at once, and for the packets of a post.
 const SOON: Duration = Duration::from_secs(5);
 const POST: Duration = Duration::from_secs(45);
+/// How long the client of a session that has moved waits for the last of its former owner.
+const LAST: Duration = Duration::from_secs(1);
 
 impl Hub {
     /// Polls a session, wherever it is.
@@ -35,12 +38,13 @@ impl Hub {
         relay: Option<Relay>,
     ) -> Answered {
         if sid.edge() == self.id {
-            return self.engines.get(sid)?.poll(t, relay).await;
+            return self.engines.get(sid)?.poll(t, relay, None).await;
         }
         let request = message::Engine::Poll {
             sid,
             t: t.unwrap_or_else(any),
             relay,
+            front: Some(self.id),
         };
         let time = self.config.ping_interval + self.config.ping_timeout + SOON;
         self.ask_owner(sid, &request, Bytes::new(), time).await
@@ -81,6 +85,38 @@ impl Hub {
         self.ask_owner(sid, &message::Engine::Upgrade { sid, relay }, Bytes::new(), SOON)
             .await
             .map(drop)
+    }
+
+    /// Asks another edge to hold its session, and how it goes on here.
+    pub(crate) async fn freeze_owner(
+        self: &Arc<Self>,
+        sid: EngineId,
+        relay: Relay,
+    ) -> Result<Handover, RequestError> {
+        let request = message::Engine::Freeze { sid, relay };
+        let answer = self.ask_owner(sid, &request, Bytes::new(), SOON).await?;
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            tracing::warn!(%error, "session of another edge cannot be read");
+            RequestError::BadRequest
+        })
+    }
+
+    /// Tells another edge that its session stays there.
+    pub(crate) async fn thaw_owner(self: &Arc<Self>, sid: EngineId, relay: Relay) {
+        let request = message::Engine::Thaw { sid, relay };
+        // An owner that does not hear it goes on by itself after a while.
+        let _ = self.ask_owner(sid, &request, Bytes::new(), SOON).await;
+    }
+
+    /// Tells another edge that its session is here now; returns the last that it has for the client. An owner that
+    /// is gone has nothing that counts.
+    pub(crate) async fn relieve_owner(self: &Arc<Self>, sid: EngineId, relay: Relay) -> Farewell {
+        let request = message::Engine::Leave { sid, relay };
+        let answered = self.ask_owner(sid, &request, Bytes::new(), SOON);
+        let Ok(Ok(answer)) = tokio::time::timeout(LAST, answered).await else {
+            return Farewell::default();
+        };
+        serde_json::from_slice(&answer.body).unwrap_or_default()
     }
 
     /// Asks the owner of a session. All requests can be repeated: the owner knows them by their `t`.
@@ -178,7 +214,7 @@ impl Hub {
     }
 
     /// Returns whether NATS takes a message with this body.
-    fn fits(&self, body: &Bytes) -> bool {
+    pub(super) fn fits(&self, body: &Bytes) -> bool {
         body.len() + HEAD <= self.bus.max_payload()
     }
 
@@ -189,7 +225,9 @@ impl Hub {
         };
         match request {
             message::Engine::Alive => Ok(nothing(())),
-            message::Engine::Poll { sid, t, relay } => self.engines.get(sid)?.poll(Some(t), relay).await,
+            message::Engine::Poll { sid, t, relay, front } => {
+                self.engines.get(sid)?.poll(Some(t), relay, front).await
+            }
             message::Engine::Post { sid, t, relay } => self
                 .engines
                 .get(sid)?
@@ -200,6 +238,9 @@ impl Hub {
             message::Engine::Upgrade { sid, relay } => {
                 self.engines.get(sid)?.change_to(relay).await.map(nothing)
             }
+            message::Engine::Freeze { sid, relay } => self.engines.get(sid)?.freeze(relay).await,
+            message::Engine::Thaw { sid, relay } => self.engines.get(sid)?.thaw(relay).await.map(nothing),
+            message::Engine::Leave { sid, relay } => self.engines.get(sid)?.leave(relay).await,
         }
     }
 }

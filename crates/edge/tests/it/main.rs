@@ -5,6 +5,7 @@
 mod deliver;
 mod handshake;
 mod mortal;
+mod moves;
 mod polling;
 mod recover;
 mod repair;

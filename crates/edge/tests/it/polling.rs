@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use carillon_protocol::headers::Headers;
+use carillon_protocol::session::State;
 use carillon_testkit::clients::{FleetPlan, Kind, Member, SioOptions};
 use carillon_testkit::proxy::{Action, RoundRobin};
 use carillon_testkit::wait::until_true;
@@ -12,6 +13,7 @@ use carillon_testkit::{http, tokens};
 use serde_json::{Value, json};
 
 use crate::mortal::Mortal;
+use crate::moves::record;
 use crate::stage::{Edge, PATIENCE, Plan, Stage};
 
 /// Clients of each kind that have every request at the next edge.
@@ -446,6 +448,94 @@ async fn an_open_poll_at_another_edge_ends_soon_when_its_owner_is_killed() {
     assert_eq!((again.recovered, again.sid), (true, sid));
     stage.publish("user:42", "tick", json!(1)).await;
     assert_eq!(client.next_event("tick").await.data(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sid_is_the_key_to_its_session_and_to_nothing_else() {
+    let stage = Stage::start().await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    let raw = Raw::open(&first).await;
+    let elsewhere = format!("{}/socket.io/?EIO=4&transport=polling", second.url());
+    // Guessed: it names an edge that is there, or one that is not.
+    let unknown = (400, r#"{"code":1,"message":"Session ID unknown"}"#.to_owned());
+    let (edge, _) = raw.sid.split_at(10);
+    for sid in [format!("{edge}{}", "A".repeat(14)), "A".repeat(24)] {
+        let guessed = Raw {
+            http: http::client(),
+            base: raw.base.clone(),
+            sid,
+        };
+        for base in [&raw.base, &elsewhere] {
+            assert_eq!(guessed.poll_at(base, "g").await, unknown);
+            assert_eq!(guessed.post_at(base, "p", "3").await, unknown);
+        }
+    }
+    // Replayed with the token of somebody else: the request is the session's, and so is the user.
+    raw.post("p1", &format!("40{}", json!({ "token": tokens::dev("42") })))
+        .await;
+    raw.poll_until("a", "40").await;
+    let thief = format!("Bearer {}", tokens::dev("666"));
+    let posted = raw
+        .http
+        .post(raw.at(&elsewhere, "p2"))
+        .header("Authorization", &thief)
+        .body("3")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 200);
+    let poll = raw
+        .http
+        .get(raw.at(&elsewhere, "b"))
+        .header("Authorization", thief);
+    let (polled, _) = tokio::join!(poll.send(), stage.publish("user:42", "mine", json!(1)));
+    let heard = polled.unwrap().text().await.unwrap();
+    assert!(heard.starts_with(r#"42["mine",1,"#), "{heard}");
+    // After the session's end the sid is worth nothing.
+    assert_eq!(raw.post("p3", "1").await, (200, "ok".to_owned()));
+    for base in [&raw.base, &elsewhere] {
+        until_true("the session is unknown", PATIENCE, async || {
+            raw.post_at(base, "p4", "3").await == unknown
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_lost_with_another_edge_leaves_nobody_present() {
+    let stage = Stage::start().await;
+    let owner = stage.edge().await;
+    let fronts = [Mortal::start(&stage).await, Mortal::start(&stage).await];
+    let at = |front: &Mortal| format!("http://{}/socket.io/?EIO=4&transport=polling", front.address);
+    let connect = |user: &str| format!("40{}", json!({ "token": tokens::dev(user) }));
+    let (lost, there) = (Raw::open(&owner).await, Raw::open(&owner).await);
+    let mut sids = Vec::new();
+    for (raw, user, front) in [(&lost, "1", &fronts[0]), (&there, "2", &fronts[1])] {
+        raw.post("p1", &connect(user)).await;
+        let (status, answer) = raw.poll_at(&at(front), "g1").await;
+        assert_eq!(status, 200);
+        let opened: Value = serde_json::from_str(answer.strip_prefix("40").unwrap()).unwrap();
+        sids.push(opened["sid"].as_str().unwrap().to_owned());
+    }
+    for sid in &sids {
+        assert_eq!(record(&stage, sid).await.state, State::Live);
+    }
+    // One of the clients takes its answer for lost, the other one goes on at another edge.
+    let began = std::time::Instant::now();
+    for front in fronts {
+        front.kill();
+    }
+    let poll = there.poll("g2");
+    let gone = until_true("the session is away", PATIENCE, async || {
+        record(&stage, &sids[0]).await.state == State::Away
+    });
+    tokio::select! {
+        () = gone => {}
+        answer = poll => panic!("nothing was to come: {answer:?}"),
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(record(&stage, &sids[1]).await.state, State::Live);
+    assert_eq!(there.post("p2", "3").await, (200, "ok".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

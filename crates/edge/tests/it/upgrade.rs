@@ -8,6 +8,7 @@ use carillon_testkit::tokens;
 use serde_json::json;
 
 use crate::mortal::Mortal;
+use crate::moves::{ask_at, record};
 use crate::stage::Stage;
 
 /// Publishes numbers while the client connects and upgrades, and wants each of them once.
@@ -118,9 +119,21 @@ async fn a_relayed_socket_is_recovered_when_either_edge_is_killed() {
             .sio(proxy.url(), SioOptions::new().token(tokens::dev(&user)));
         client.set_patience(Duration::from_secs(20));
         let sid = client.connected().await.sid;
+        // As long as the client owes an answer, its session stays where it is.
+        let owner_id = record(&stage, &sid).await.owner;
+        let asked = sid.parse().unwrap();
+        let question = tokio::spawn(ask_at(
+            stage.bus.clone(),
+            owner_id,
+            asked,
+            "question".to_owned(),
+            60_000,
+        ));
+        client.next_event("question").await;
         client.upgraded().await;
         stage.publish(&room, "tick", json!(0)).await;
         client.next_event("tick").await;
+        assert_eq!(record(&stage, &sid).await.term, 1);
         proxy.plan(|_| Action::To(2));
         let [owner, front] = pair;
         if killed == 0 {
@@ -138,5 +151,6 @@ async fn a_relayed_socket_is_recovered_when_either_edge_is_killed() {
             assert_eq!(client.next_event("tick").await.data(), n);
         }
         client.disconnect();
+        question.abort();
     }
 }

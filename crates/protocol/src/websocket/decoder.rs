@@ -105,6 +105,11 @@ impl Decoder {
         }
     }
 
+    /// Returns whether nothing of the next message was taken from the buffer yet.
+    pub fn is_between_messages(&self) -> bool {
+        self.fragments.is_none() && !self.closed
+    }
+
     fn expected(&self) -> Expected {
         let held = self
             .fragments

@@ -44,13 +44,14 @@ impl Front {
             Err(refused) => return refused,
         };
         let (response, pending) = offer.accept(None);
+        let slots = self.slots.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = pending.open().await else {
                 return;
             };
             match own {
                 Some(engine) => change_here(&hub, &engine, upgraded).await,
-                None => relay::serve(&hub, sid, upgraded).await,
+                None => relay::serve(&hub, sid, upgraded, &slots, peer.address).await,
             }
         });
         response

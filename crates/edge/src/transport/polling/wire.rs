@@ -33,13 +33,51 @@ impl<'a> Wire<'a> {
     /// Waits for the next message; `None` when the socket has ended, or what came means nothing.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
+            match self.receive().await? {
+                Message::Ping(payload) => {
+                    let pong = Chunk::new(Opcode::Pong, &payload);
+                    write(self.socket, &pong.bytes).await.ok()?;
+                }
+                message => return Some(message),
+            }
+        }
+    }
+
+    /// Waits until the client has sent something; nothing of it is taken. `None` when the socket has ended.
+    pub(super) async fn input(&mut self) -> Option<()> {
+        while self.buffer.is_empty() {
+            // A quiet client keeps no buffer.
+            self.buffer = BytesMut::new();
+            self.fill().await?;
+        }
+        Some(())
+    }
+
+    /// Waits until the socket seems to have something, and reads that.
+    async fn fill(&mut self) -> Option<()> {
+        self.socket.readable().await.ok()?;
+        let mut scratch = [0; READ];
+        match self.socket.try_read(&mut scratch) {
+            Ok(0) => None,
+            Ok(read) => {
+                self.buffer.extend_from_slice(&scratch[..read]);
+                Some(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(()),
+            Err(_) => None,
+        }
+    }
+
+    /// Returns whether nothing of the next message was taken.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.decoder.is_between_messages()
+    }
+
+    /// Waits for the next message as [`Wire::next`] does, but leaves it to the caller to answer a ping.
+    pub(super) async fn receive(&mut self) -> Option<Message> {
+        loop {
             if !self.buffer.is_empty() {
                 match self.decoder.decode(&mut self.buffer) {
-                    Ok(Step::Message(Message::Ping(payload))) => {
-                        let pong = Chunk::new(Opcode::Pong, &payload);
-                        write(self.socket, &pong.bytes).await.ok()?;
-                        continue;
-                    }
                     Ok(Step::Message(message)) => return Some(message),
                     Ok(Step::Need(_)) => {}
                     Err(error) => {
@@ -48,18 +86,7 @@ impl<'a> Wire<'a> {
                     }
                 }
             }
-            if self.buffer.is_empty() {
-                // A quiet client keeps no buffer.
-                self.buffer = BytesMut::new();
-            }
-            self.socket.readable().await.ok()?;
-            let mut scratch = [0; READ];
-            match self.socket.try_read(&mut scratch) {
-                Ok(0) => return None,
-                Ok(read) => self.buffer.extend_from_slice(&scratch[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return None,
-            }
+            self.fill().await?;
         }
     }
 
