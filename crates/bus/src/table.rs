@@ -100,6 +100,22 @@ impl Table {
             .and_then(|(entry, gone)| (!gone).then_some(entry)))
     }
 
+    /// Returns the values of all keys that match a pattern of NATS; a replica may be a little behind.
+    pub async fn all(&self, pattern: &str) -> Result<Vec<Entry>, TableError> {
+        let messages = self.bus.last(&self.stream, &[self.subject(pattern)], 0).await;
+        let messages = messages.map_err(|_| TableError::Away)?;
+        let there = messages.into_iter().filter(|message| {
+            let deleted = message.headers.get("KV-Operation").is_some();
+            !deleted && message.headers.get(name::MARKER).is_none()
+        });
+        Ok(there
+            .map(|message| Entry {
+                revision: message.sequence,
+                value: message.body,
+            })
+            .collect())
+    }
+
     /// Like [`Table::get`], asked again for as long as nothing answers, up to `patience`: a new bucket of a
     /// cluster has no leader yet.
     pub async fn get_within(&self, key: &str, patience: Duration) -> Result<Option<Entry>, TableError> {

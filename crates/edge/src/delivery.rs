@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use carillon_bus::{Deliveries, Delivery};
+use carillon_protocol::doubt::Doubt;
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::{self, name};
 use carillon_protocol::names::Room;
@@ -14,11 +15,12 @@ use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::namespace::Namespace;
-use crate::room::{Cell, Repair, State};
+use crate::room::{Cell, State};
 
 /// Slots that are no rooms.
 const PROBE: u32 = u32::MAX;
 const SESSIONS: u32 = u32::MAX - 1;
+const DOUBTS: u32 = u32::MAX - 2;
 /// Events that may wait for a repair of one room.
 const MAX_PENDING: usize = 10_000;
 
@@ -50,12 +52,17 @@ impl Deliveries for Receiver {
                 let number = std::str::from_utf8(&delivery.body)
                     .ok()
                     .and_then(|text| text.parse().ok());
-                let sequence =
-                    headers::find(delivery.headers, name::SEQUENCE).and_then(|text| text.parse().ok());
-                if let (Some(number), Some(sequence)) = (number, sequence) {
+                if let (Some(number), Some(sequence)) = (number, sequence_of(&delivery)) {
                     namespace.probe_returned(number, sequence);
                 }
             }
+            DOUBTS => match (
+                sequence_of(&delivery),
+                serde_json::from_slice::<Doubt>(&delivery.body),
+            ) {
+                (Some(sequence), Ok(doubt)) => self.hub.doubted(namespace, sequence, doubt),
+                _ => tracing::warn!(subject = delivery.subject, "a doubt cannot be read"),
+            },
             SESSIONS => {
                 let subjects = self.hub.bus.subjects();
                 let Ok(address) = subjects.read_classed("out", delivery.subject) else {
@@ -80,6 +87,7 @@ impl Deliveries for Receiver {
         for namespace in self.hub.namespaces() {
             let id = |slot| subscription_id(namespace.index, 0, slot);
             subscribe(id(PROBE), &subjects.probe_delivery(&namespace.name, self.hub.id));
+            subscribe(id(DOUBTS), &subjects.doubt_deliveries(&namespace.name));
             subscribe(
                 id(SESSIONS),
                 &format!("{}.out.{}.s.>", subjects.prefix(), namespace.name.token()),
@@ -94,6 +102,10 @@ impl Deliveries for Receiver {
     fn disconnected(&self) {
         self.hub.link_broke();
     }
+}
+
+fn sequence_of(delivery: &Delivery<'_>) -> Option<u64> {
+    headers::find(delivery.headers, name::SEQUENCE)?.parse().ok()
 }
 
 /// Returns the cell of a `session:` room of a connection at this edge, made at its first event.
@@ -168,15 +180,15 @@ impl Hub {
         if sequence <= complete {
             return false;
         }
+        let gap = before > complete;
+        if gap && state.repair.is_none() {
+            self.repair(namespace, cell, state, before);
+        }
         if let Some(repair) = &mut state.repair {
             if repair.pending.len() < MAX_PENDING {
                 repair.pending.push_back((before, broadcast));
             }
-            return false;
-        }
-        if before > complete {
-            self.repair(namespace, cell, state, Some((before, broadcast)), before);
-            return true;
+            return gap;
         }
         state.complete = Some(sequence);
         walk(state, &broadcast);
@@ -189,26 +201,14 @@ impl Hub {
         namespace: &Arc<Namespace>,
         cell: &Arc<Cell>,
         state: &mut State,
-        pending: Option<(u64, Arc<Broadcast>)>,
         up_to: u64,
     ) {
-        if state.repair.is_some() {
-            return;
-        }
-        let held: Vec<_> = state
-            .members
-            .iter()
-            .map(|member| Arc::clone(&member.session))
-            .collect();
-        for session in &held {
-            session.hold();
-        }
-        state.repair = Some(Box::new(Repair {
-            pending: pending.into_iter().collect(),
-            held,
-        }));
+        state.suspend();
         let (hub, namespace, cell) = (Arc::clone(self), Arc::clone(namespace), Arc::clone(cell));
-        tokio::spawn(async move { hub.run_repair(&namespace, &cell, up_to).await });
+        tokio::spawn(async move {
+            let barrier = hub.barrier_in_time(&namespace, &cell).await;
+            hub.run_repair(&namespace, &cell, up_to, barrier).await;
+        });
     }
 }
 

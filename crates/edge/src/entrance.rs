@@ -175,21 +175,10 @@ impl Hub {
         let session = Arc::clone(&opened.session);
         match self.reach_back(&session.namespace, since).await? {
             Reach::All(after) => {
-                let asked: Vec<(Room, u64)> = rooms.into_iter().map(|room| (room, after)).collect();
-                let missed = self.missed(&session, &asked).await?;
-                opened.recovered = missed.iter().all(|missed| missed.complete);
-                opened.lost = missed
-                    .iter()
-                    .filter(|missed| !missed.complete)
-                    .filter_map(|missed| self.oldest(&session, missed))
-                    .collect();
-                for event in missed
-                    .iter()
-                    .filter(|missed| missed.complete)
-                    .flat_map(|missed| &missed.events)
-                {
-                    session.replay(event.sequence.unwrap_or(0), event);
-                }
+                let missed = self.missed_since(&session, &rooms, after).await?;
+                opened.recovered = true;
+                self.replay(opened, &missed);
+                session.resume(after);
                 session.open(after);
             }
             Reach::Lost(oldest) => {
@@ -198,6 +187,20 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Adds what was missed to what waits for a session; a room of which not all can be had is lost.
+    pub(crate) fn replay(&self, opened: &mut Opened, missed: &[Missed]) {
+        for missed in missed {
+            if missed.complete {
+                for event in &missed.events {
+                    opened.session.replay(event.sequence.unwrap_or(0), event);
+                }
+            } else {
+                opened.recovered = false;
+                opened.lost.extend(self.oldest(&opened.session, missed));
+            }
+        }
     }
 
     fn oldest(&self, session: &Session, missed: &Missed) -> Option<(Room, Offset)> {
@@ -247,6 +250,7 @@ impl Hub {
             since: now(),
             gone: None,
             late: Vec::new(),
+            unsure: Vec::new(),
             lifecycle: entry.namespace.settings.load().lifecycle,
         }
     }

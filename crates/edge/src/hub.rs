@@ -51,6 +51,8 @@ pub(crate) struct Hub {
     pub(crate) unsynchronised: Mutex<Option<Gate>>,
     /// Deliveries must be verified.
     pub(crate) unverified: Notify,
+    /// A publisher is in doubt about deliveries.
+    pub(crate) doubtful: Notify,
     /// The lease must be confirmed before deliveries go on.
     pub(crate) unconfirmed: Notify,
     /// What backends are told of connections.
@@ -94,6 +96,7 @@ impl Hub {
             broken: AtomicBool::new(true),
             unsynchronised: Mutex::new(Some(gate)),
             unverified: Notify::new(),
+            doubtful: Notify::new(),
             unconfirmed: Notify::new(),
             lifecycle,
             by_name,

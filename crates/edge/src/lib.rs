@@ -47,12 +47,12 @@ pub mod rules;
 
 mod barrier;
 mod delivery;
+mod doubts;
 mod lease;
 mod membership;
 mod record;
 mod repair;
 mod requests;
-mod trouble;
 mod verify;
 
 mod metrics;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use carillon_bus::HistoryError;
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::names::{Class, Room};
 use futures_util::future::join_all;
 
 use crate::delivery::{session_cell, subscription_id};
+use crate::doubts::Former;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::record::RecordError;
@@ -135,21 +138,35 @@ impl Hub {
         }
     }
 
-    /// Reads what each room had after a sequence, for a session that is held.
-    ///
-    /// `None` where a room has more than one resume may read, or its history does not reach back.
+    /// Reads what rooms had after an offset that may come from any edge, for a session that is held.
+    pub(crate) async fn missed_since(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        rooms: &[Room],
+        offset: u64,
+    ) -> Result<Vec<Missed>, HistoryError> {
+        let lacks = self
+            .lacks(&session.namespace, rooms, offset, Former::Any)
+            .await
+            .map_err(|_| HistoryError::Away)?;
+        let rooms: Vec<(Room, u64)> = rooms.iter().map(|room| (room.clone(), offset)).collect();
+        self.missed(session, &rooms, &lacks).await
+    }
+
+    /// Reads what each room had after a sequence, and what lacks name below it, for a session that is held.
     pub(crate) async fn missed(
         self: &Arc<Self>,
         session: &Arc<Session>,
         rooms: &[(Room, u64)],
-    ) -> Result<Vec<Missed>, carillon_bus::HistoryError> {
+        lacks: &[Lack],
+    ) -> Result<Vec<Missed>, HistoryError> {
         let rules = session.namespace.rules.load_full();
         let replayed: Vec<(Room, u64)> = rooms
             .iter()
             .filter(|(room, _)| rules.room_options(room).history)
             .cloned()
             .collect();
-        self.stored(session, &replayed).await
+        self.stored(session, &replayed, lacks).await
     }
 
     /// Reads what each room had after a sequence, of rooms without a history for those who come back too.
@@ -157,10 +174,15 @@ impl Hub {
         self: &Arc<Self>,
         session: &Arc<Session>,
         rooms: &[(Room, u64)],
-    ) -> Result<Vec<Missed>, carillon_bus::HistoryError> {
+        lacks: &[Lack],
+    ) -> Result<Vec<Missed>, HistoryError> {
         let namespace = &session.namespace;
         let subjects = self.bus.subjects();
         let probe = subjects.probe(&namespace.name, self.id);
+        // What the client has may be what this edge still misses.
+        for (room, after) in rooms.iter().filter(|(room, _)| room.class() != Class::Session) {
+            self.heard_up_to(session, room, *after);
+        }
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
         for rooms in rooms.chunks(1000) {
@@ -172,17 +194,24 @@ impl Hub {
             let lasts = self.bus.last(&namespace.stream.name, &asked, barrier).await?;
             let reads = rooms.iter().zip(&asked).filter_map(|((room, after), subject)| {
                 let last = lasts.iter().find(|last| last.subject == *subject)?.sequence;
-                (last > *after).then_some((room, *after, last))
+                let lacking = lacks.iter().filter(|lack| lack.room == *room);
+                let begin = lacking.map(|lack| lack.after).min().unwrap_or(*after).min(*after);
+                (last > begin).then_some((room, *after, begin, last))
             });
-            let reads = reads.map(|(room, after, last)| async move {
-                let events = self
-                    .history(namespace, room, after, last, self.history_limit)
+            let reads = reads.map(|(room, after, begin, last)| async move {
+                let mut events = self
+                    .history(namespace, room, begin, last, self.history_limit)
                     .await?;
+                let complete = events.len() < self.history_limit;
+                events.retain(|event| {
+                    let sequence = event.sequence.unwrap_or(0);
+                    sequence > after || lacks.iter().any(|lack| lack.covers(room, sequence))
+                });
                 // A delivery of the same event may still be on its way.
                 self.heard_up_to(session, room, last);
                 Ok(Missed {
                     room: room.clone(),
-                    complete: events.len() < self.history_limit,
+                    complete,
                     events,
                 })
             });

@@ -12,6 +12,7 @@ use carillon_service::settings;
 use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
+use crate::doubts::Doubts;
 use crate::frame::Style;
 use crate::metrics::Counters;
 use crate::room::Rooms;
@@ -29,6 +30,7 @@ pub(crate) struct Namespace {
     pub(crate) style: Style,
     pub(crate) rooms: Rooms,
     pub(crate) barrier: Barrier,
+    pub(crate) doubts: Doubts,
     pub(crate) counters: Counters,
     /// Bytes of events that may be held for one connection.
     pub(crate) queue_limit: usize,
@@ -64,6 +66,7 @@ impl Namespace {
             style,
             rooms: Rooms::new(),
             barrier: Barrier::default(),
+            doubts: Doubts::default(),
             counters,
             queue_limit,
             sessions: Mutex::default(),

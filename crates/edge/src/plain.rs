@@ -59,7 +59,7 @@ impl Plain {
             auth: None,
             resume,
         };
-        let opened = hub.open_session(entry).await?;
+        let mut opened = hub.open_session(entry).await?;
         let plain = Self {
             hub: Arc::clone(hub),
             client: Arc::clone(client),
@@ -67,7 +67,7 @@ impl Plain {
         };
         // Before the rooms that it enters are told.
         hub.tell_connect(&opened.session, None, opened.recovered);
-        if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &opened).await {
+        if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &mut opened).await {
             hub.close_session(&opened.session, "refused", false).await;
             return Err(refused);
         }
@@ -80,7 +80,7 @@ impl Plain {
         &self,
         topics: &[Room],
         since: Option<&str>,
-        opened: &Opened,
+        opened: &mut Opened,
     ) -> Result<(), Refused> {
         for room in topics {
             self.hub
@@ -94,19 +94,18 @@ impl Plain {
                     },
                 })?;
         }
-        let Some(since) = since.filter(|_| opened.lost.is_empty() && !topics.is_empty()) else {
+        let Some(since) = since.filter(|_| !topics.is_empty()) else {
             return Ok(());
         };
-        if let Reach::All(after) = self.hub.reach_back(&self.session.namespace, since).await? {
-            let rooms: Vec<(Room, u64)> = topics.iter().map(|room| (room.clone(), after)).collect();
-            for event in self
-                .hub
-                .missed(&self.session, &rooms)
-                .await?
-                .iter()
-                .flat_map(|missed| &missed.events)
-            {
-                self.session.replay(event.sequence.unwrap_or(0), event);
+        match self.hub.reach_back(&self.session.namespace, since).await? {
+            Reach::All(after) => {
+                let missed = self.hub.missed_since(&self.session, topics, after).await?;
+                self.hub.replay(opened, &missed);
+            }
+            Reach::Lost(oldest) => {
+                opened
+                    .lost
+                    .extend(topics.iter().map(|room| (room.clone(), oldest)));
             }
         }
         Ok(())
@@ -254,7 +253,9 @@ impl Plain {
         };
         let missed = match &reach {
             Some(Reach::All(after)) => {
-                let missed = self.hub.missed(&self.session, &[(room.clone(), *after)]).await;
+                let rooms = std::slice::from_ref(room);
+                self.session.resume(*after);
+                let missed = self.hub.missed_since(&self.session, rooms, *after).await;
                 missed.map_err(|_| unavailable(Refused::Unavailable))?.pop()
             }
             _ => None,

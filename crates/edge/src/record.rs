@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_bus::{Bucket, Table, TableError};
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::session::{Record, State};
 use tokio::sync::Mutex;
@@ -81,7 +82,7 @@ impl Keeper {
         hub: &Hub,
         state: State,
         gone: u64,
-        late: Vec<(u64, u64)>,
+        late: Vec<Lack>,
     ) -> Result<(), RecordError> {
         let Some(mut kept) = self.kept.lock().await.take() else {
             return Err(RecordError::Fenced);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_bus::{HistoryError, StoredMessage};
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::name;
 use carillon_protocol::names::Room;
@@ -14,31 +15,50 @@ use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::namespace::Namespace;
-use crate::room::Cell;
+use crate::room::{Cell, Repair};
 
 /// After this time the held clients are closed, and recover.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts to read.
 const RETRY: Duration = Duration::from_millis(100);
 /// Most events that one repair reads.
 const MAX_EVENTS: usize = 10_000;
 
 impl Hub {
+    /// Passes a barrier for a room whose members are held; `0` where that takes longer than they can wait.
+    pub(crate) async fn barrier_in_time(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        cell: &Arc<Cell>,
+    ) -> u64 {
+        match tokio::time::timeout(PATIENCE, namespace.pass_barrier(self, None)).await {
+            Ok(barrier) => barrier,
+            Err(_) => {
+                self.close_held(cell);
+                0
+            }
+        }
+    }
+
+    /// Reads what a suspended room lacks up to a sequence, and lets its members go on. Up to `barrier` everything
+    /// that the link brings has been taken.
     pub(crate) async fn run_repair(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
         cell: &Arc<Cell>,
         mut up_to: u64,
+        barrier: u64,
     ) {
         let begun = tokio::time::Instant::now();
         let mut closed = false;
         loop {
-            let complete = cell.state.lock().complete.unwrap_or(0);
+            // Before its first barrier a room has no member that lacks anything.
+            let complete = cell.state.lock().complete.unwrap_or(up_to);
             match self
                 .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
                 .await
             {
-                Ok(events) => match self.finish_repair(namespace, cell, &events, up_to) {
+                Ok(events) => match self.finish_repair(namespace, cell, &events, up_to, barrier) {
                     None => return,
                     // Yet another gap behind it.
                     Some(next) => up_to = next,
@@ -62,6 +82,7 @@ impl Hub {
         cell: &Arc<Cell>,
         events: &[Arc<Broadcast>],
         up_to: u64,
+        barrier: u64,
     ) -> Option<u64> {
         let mut state = cell.state.lock();
         for event in events {
@@ -70,10 +91,18 @@ impl Hub {
                 state.complete = Some(sequence);
                 walk(&mut state, event);
                 metrics::repaired();
+                namespace.doubts.found(Lack {
+                    room: cell.room.clone(),
+                    after: sequence - 1,
+                    up_to: sequence,
+                    proof: if barrier == 0 { u64::MAX } else { barrier },
+                });
             }
         }
-        // Everything up to there was read, or has expired.
-        state.complete = state.complete.max(Some(up_to));
+        // Everything up to there was read, or has expired. Before its first barrier a room is not complete at all.
+        if state.complete.is_some() {
+            state.complete = state.complete.max(Some(up_to));
+        }
         while let Some((before, event)) = state
             .repair
             .as_mut()
@@ -90,16 +119,24 @@ impl Hub {
             state.complete = Some(sequence);
             walk(&mut state, &event);
         }
-        let repair = state.repair.take()?;
-        drop(state);
-        for session in repair.held {
-            session.release();
+        if !events.is_empty() {
+            tracing::info!(room = %cell.room, namespace = %namespace.name, events = events.len(), "room was repaired");
         }
-        tracing::info!(room = %cell.room, namespace = %namespace.name, events = events.len(), "room was repaired");
+        let repair = state.repair.as_mut()?;
+        repair.running -= 1;
+        repair.barrier = repair.barrier.max(barrier);
+        if repair.running == 0 {
+            let Repair { held, barrier, .. } = *state.repair.take()?;
+            drop(state);
+            for session in held {
+                session.release_verified(barrier);
+            }
+        }
         None
     }
 
-    fn close_held(&self, cell: &Arc<Cell>) {
+    /// Closes the members of a room that cannot be repaired: they recover as soon as that is possible.
+    pub(crate) fn close_held(&self, cell: &Arc<Cell>) {
         let state = cell.state.lock();
         let Some(repair) = &state.repair else { return };
         metrics::error("repair_timeout");

@@ -28,7 +28,7 @@ pub(crate) struct State {
     pub(crate) members: Vec<Member>,
     /// Everything of the room after the barrier and up to here was delivered; `None` before the first barrier.
     pub(crate) complete: Option<u64>,
-    /// A gap is being repaired: what came in the meantime, and who is held.
+    /// The room is being compared or repaired: what came in the meantime, and who is held.
     pub(crate) repair: Option<Box<Repair>>,
 }
 
@@ -42,6 +42,10 @@ pub(crate) struct Member {
 /// A repair that is under way.
 #[derive(Default)]
 pub(crate) struct Repair {
+    /// How many have to end before the members go on.
+    pub(crate) running: usize,
+    /// The highest barrier that one of them passed: up to there everything was delivered or is held.
+    pub(crate) barrier: u64,
     /// Events with the sequence that each names as the one before it.
     pub(crate) pending: VecDeque<(u64, Arc<Broadcast>)>,
     pub(crate) held: Vec<Arc<Session>>,
@@ -169,6 +173,22 @@ impl Rooms {
 }
 
 impl State {
+    /// Holds the members and what comes until every repair has ended.
+    pub(crate) fn suspend(&mut self) {
+        let members = &self.members;
+        let repair = self.repair.get_or_insert_with(|| {
+            let held: Vec<_> = members.iter().map(|member| Arc::clone(&member.session)).collect();
+            for session in &held {
+                session.hold();
+            }
+            Box::new(Repair {
+                held,
+                ..Repair::default()
+            })
+        });
+        repair.running += 1;
+    }
+
     /// Adds a member, or returns `false` if it is one.
     pub(crate) fn add(&mut self, session: &Arc<Session>, from: u64) -> bool {
         if self.member(session).is_some() {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
@@ -27,7 +28,7 @@ pub(crate) use standing::Standing;
 
 /// Lists of rooms that are remembered, so that a signal for several of a client's rooms comes once.
 const MAX_LISTS: usize = 32;
-/// Late deliveries that are remembered for a takeover.
+/// Late deliveries that are remembered one by one for a takeover.
 const MAX_LATE: usize = 256;
 
 /// A client in a namespace.
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) pulse: Mutex<Pulse>,
     /// The client knows that its token expires.
     pub(crate) warned: AtomicBool,
+    /// The highest offset of an earlier connection that the client showed, or 0.
+    resumed: AtomicU64,
     cursor: Mutex<Cursor>,
     rooms: Mutex<BTreeSet<Room>>,
     /// The sequence up to which the client has everything of its own room from before it came to this edge.
@@ -62,8 +65,10 @@ struct Cursor {
     /// Events that wait, by sequence, with their bytes.
     held: BTreeMap<u64, Arc<Broadcast>>,
     held_bytes: usize,
-    /// Sequences that were sent after a higher one, with the offset that the frame carried.
-    late: Vec<(u64, u64)>,
+    /// Everything up to this sequence was delivered or is held: the client's offset once what is held has left.
+    verified: u64,
+    /// What was sent after a higher sequence, or what the client may lack from before it came here.
+    late: Vec<Lack>,
     /// Signals are delivered.
     open: bool,
     /// Lists of rooms of which the client got a signal, the latest last.
@@ -91,6 +96,7 @@ impl Session {
             limits: Mutex::new(SessionLimits::new(Instant::now())),
             pulse: Mutex::default(),
             warned: AtomicBool::new(false),
+            resumed: AtomicU64::new(0),
             cursor: Mutex::new(Cursor {
                 holds: 1,
                 ..Cursor::default()
@@ -126,10 +132,11 @@ impl Session {
             }
             return;
         }
-        self.write_durable(&mut cursor, sequence, broadcast);
+        self.write_durable(&mut cursor, sequence, broadcast, 0);
     }
 
-    fn write_durable(&self, cursor: &mut Cursor, sequence: u64, broadcast: &Broadcast) {
+    /// Writes an event; with `proof`, whoever has it has everything up to that sequence.
+    fn write_durable(&self, cursor: &mut Cursor, sequence: u64, broadcast: &Broadcast, proof: u64) {
         // A copy of a list of which the client has another one already.
         if let Some((first, last)) = broadcast.set
             && (first..=last).contains(&cursor.last)
@@ -137,12 +144,10 @@ impl Session {
             cursor.last = cursor.last.max(sequence);
             return;
         }
-        if sequence > cursor.last {
-            cursor.last = sequence;
-        } else if cursor.late.len() < MAX_LATE {
-            let carried = cursor.last;
-            cursor.late.push((sequence, carried));
+        if sequence <= cursor.last {
+            cursor.sent_late(broadcast, sequence);
         }
+        cursor.last = cursor.last.max(sequence).max(proof);
         self.write(broadcast, cursor.last);
     }
 
@@ -169,8 +174,14 @@ impl Session {
 
     /// Ends a hold; what waited leaves in the order of its sequences.
     pub(crate) fn release(&self) {
+        self.release_verified(0);
+    }
+
+    /// Ends a hold; everything up to a sequence was delivered to the session, or is held for it.
+    pub(crate) fn release_verified(&self, up_to: u64) {
         let mut cursor = self.cursor.lock();
         cursor.holds = cursor.holds.saturating_sub(1);
+        cursor.verified = cursor.verified.max(up_to);
         self.flush(&mut cursor);
     }
 
@@ -180,15 +191,40 @@ impl Session {
     }
 
     fn flush(&self, cursor: &mut Cursor) {
-        if cursor.holds > 0 || self.namespace.is_held() || cursor.held.is_empty() {
+        if cursor.holds > 0 || self.namespace.is_held() {
             return;
         }
-        self.client.cork();
-        cursor.held_bytes = 0;
-        for (sequence, broadcast) in std::mem::take(&mut cursor.held) {
-            self.write_durable(cursor, sequence, &broadcast);
+        let verified = std::mem::take(&mut cursor.verified);
+        if !cursor.held.is_empty() {
+            self.client.cork();
+            cursor.held_bytes = 0;
+            let mut held = std::mem::take(&mut cursor.held).into_iter().peekable();
+            while let Some((sequence, broadcast)) = held.next() {
+                // The last one up to there proves all before it.
+                let is_last = held.peek().is_none_or(|(next, _)| *next > verified);
+                let proof = if is_last { verified } else { 0 };
+                self.write_durable(cursor, sequence, &broadcast, proof);
+            }
+            self.client.uncork();
         }
-        self.client.uncork();
+        if cursor.open {
+            cursor.last = cursor.last.max(verified);
+        }
+    }
+
+    /// Notes what the client may lack until it shows a higher offset.
+    pub(crate) fn may_lack(&self, lacks: Vec<Lack>) {
+        self.cursor.lock().late = lacks;
+    }
+
+    /// Notes an offset that the client showed, of a connection that it had before.
+    pub(crate) fn resume(&self, offset: u64) {
+        self.resumed.fetch_max(offset, Ordering::Relaxed);
+    }
+
+    /// Returns the highest offset that the client showed, or 0.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     /// Opens the session: its offset begins here, unless it is further already.
@@ -241,18 +277,19 @@ impl Session {
     }
 
     /// Returns what was sent late or not at all, as the record keeps it.
-    pub(crate) fn late(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn late(&self) -> Vec<Lack> {
         let cursor = self.cursor.lock();
-        let held = cursor
-            .held
-            .keys()
-            .take_while(|sequence| **sequence <= cursor.last);
-        cursor
-            .late
-            .iter()
-            .copied()
-            .chain(held.map(|sequence| (*sequence, u64::MAX)))
-            .collect()
+        let held = cursor.held.range(..=cursor.last);
+        let held = held.map(|(sequence, broadcast)| lack(broadcast, *sequence, u64::MAX));
+        cursor.late.iter().cloned().chain(held).collect()
+    }
+
+    /// Returns whether one of the session's rooms is being compared or repaired.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.rooms().iter().any(|room| {
+            let cell = self.namespace.rooms.find(room);
+            cell.is_some_and(|cell| cell.state.lock().repair.is_some())
+        })
     }
 
     /// Notes that the client has everything of its own room up to a sequence.
@@ -303,6 +340,24 @@ impl Session {
 }
 
 impl Cursor {
+    /// Remembers an event that is sent after a higher one: a client that shows a higher offset than now has it.
+    fn sent_late(&mut self, broadcast: &Broadcast, sequence: u64) {
+        let late = lack(broadcast, sequence, self.last + 1);
+        let full = self.late.len() >= MAX_LATE;
+        match self
+            .late
+            .iter_mut()
+            .rfind(|known| full && known.room == late.room)
+        {
+            Some(known) => {
+                known.after = known.after.min(late.after);
+                known.up_to = known.up_to.max(late.up_to);
+                known.proof = known.proof.max(late.proof);
+            }
+            None => self.late.push(late),
+        }
+    }
+
     /// Returns whether the client got another copy of a signal for a list of rooms, and notes this one.
     fn has_copy(&mut self, signal: &Broadcast) -> bool {
         let Some(list) = signal.list else { return false };
@@ -320,5 +375,14 @@ impl Cursor {
         if self.held.insert(sequence, Arc::clone(broadcast)).is_none() {
             self.held_bytes += broadcast.size();
         }
+    }
+}
+
+fn lack(broadcast: &Broadcast, sequence: u64, proof: u64) -> Lack {
+    Lack {
+        room: broadcast.room.clone(),
+        after: sequence - 1,
+        up_to: sequence,
+        proof,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod clientjson;
+pub mod doubt;
 pub mod engineio;
 pub mod event;
 pub mod headers;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::doubt::Lack;
 use crate::ids::{EdgeId, EngineId, Sid};
 use crate::names::{Namespace, Room};
 
@@ -20,7 +21,10 @@ pub struct Takeover {
 pub struct TakenOver {
     /// As [`Record::late`](crate::session::Record::late).
     #[serde(default)]
-    pub late: Vec<(u64, u64)>,
+    pub late: Vec<Lack>,
+    /// It was still looking at a doubt about one of the session's rooms.
+    #[serde(default)]
+    pub unsure: bool,
 }
 
 /// `rt.edge.<edge>.order`: a change of one session that was ordered from outside.

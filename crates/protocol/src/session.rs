@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::doubt::Lack;
 use crate::ids::{EdgeId, Sid};
 use crate::names::{Namespace, Room};
+use crate::offset::Offset;
 
 /// What the cluster knows of one connection to one namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +42,13 @@ pub struct Record {
     /// Milliseconds since 1970 at which its transport went, unless it is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<u64>,
-    /// Sequences that were sent after a higher one, each with the offset that its frame carried; what was never
-    /// sent carries the highest. A client whose offset is not above the second may lack the first.
+    /// What was sent after a higher sequence, or was never sent although the client's offset lies above it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub late: Vec<(u64, u64)>,
+    pub late: Vec<Lack>,
+    /// Former owners that cannot be asked what they sent late, each with the offset that the client showed when it
+    /// left them. Until it shows a higher one, their findings and the doubts that they did not look at count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsure: Vec<(EdgeId, u64)>,
     /// Whether `$disconnect` must be told when the transport goes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lifecycle: bool,
@@ -104,13 +109,10 @@ impl Record {
         rooms.into_iter()
     }
 
-    /// Returns the sequences that a client with this offset may lack although they are not above it.
-    pub fn lacking(&self, offset: u64) -> Vec<u64> {
-        let late = self
-            .late
-            .iter()
-            .filter(|(sequence, carried)| *sequence <= offset && *carried >= offset);
-        late.map(|(sequence, _)| *sequence).collect()
+    /// Returns the sequence of the offset that a client shows: without one it heard nothing since the start.
+    pub fn shown(&self, offset: Option<&str>) -> u64 {
+        let offset = offset.and_then(|text| text.parse::<Offset>().ok());
+        offset.map_or(self.start, |offset| offset.sequence)
     }
 
     /// Returns whether a client may come back to the session.
@@ -155,6 +157,7 @@ mod tests {
             since: 3,
             gone: None,
             late: Vec::new(),
+            unsure: Vec::new(),
             lifecycle: false,
         }
     }

@@ -144,9 +144,14 @@ impl Subjects {
         format!("{}.edge.all", self.prefix)
     }
 
-    /// A publisher's word that deliveries of a stream may have been missed.
-    pub fn sync(&self, stream: &str) -> String {
-        format!("{}.sync.{stream}", self.prefix)
+    /// Where publishers store their doubts, in the stream of a namespace.
+    pub fn doubts(&self, namespace: &Namespace) -> String {
+        format!("{}.event.{}.d.doubt", self.prefix, namespace.token())
+    }
+
+    /// Where doubts are delivered.
+    pub fn doubt_deliveries(&self, namespace: &Namespace) -> String {
+        format!("{}.out.{}.d.doubt", self.prefix, namespace.token())
     }
 
     /// All subjects of a kind, for a subscription or a stream: `rt.<kind>.>`.

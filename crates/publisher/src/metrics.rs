@@ -11,6 +11,7 @@ const DUPLICATES: &str = "publisher_duplicates_total";
 const REFUSED: &str = "publisher_refused_total";
 const STORE_SECONDS: &str = "publisher_store_seconds";
 const STORE_RETRIES: &str = "publisher_store_retries_total";
+const DOUBTS: &str = "publisher_doubts_total";
 const INGEST_PENDING: &str = "publisher_ingest_pending";
 const LEASE_HELD: &str = "publisher_lease_held";
 const MQTT_CONNECTED: &str = "publisher_mqtt_connected";
@@ -37,6 +38,11 @@ pub(crate) fn describe() {
         "from INGEST to the acknowledgement of the store"
     );
     describe_counter!(STORE_RETRIES, Unit::Count, "stores sent again");
+    describe_counter!(
+        DOUBTS,
+        Unit::Count,
+        "messages that ask edges whether they missed a delivery"
+    );
     describe_gauge!(
         INGEST_PENDING,
         Unit::Count,
@@ -83,6 +89,10 @@ pub(crate) fn store_time(accepted: u64) {
 
 pub(crate) fn retry() {
     counter!(STORE_RETRIES).increment(1);
+}
+
+pub(crate) fn doubt() {
+    counter!(DOUBTS).increment(1);
 }
 
 pub(crate) fn pending(partition: u32, pending: u64) {

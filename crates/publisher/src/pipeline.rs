@@ -1,10 +1,10 @@
 //! The way of durable events: one owner for each partition of INGEST, which stores them in order.
 
 mod aside;
+mod doubts;
 mod owner;
 mod queue;
 pub(crate) mod store;
-mod sync;
 mod tails;
 
 use std::sync::Arc;

@@ -270,6 +270,7 @@ mod tests {
             since: 1,
             gone: Some(2),
             late: Vec::new(),
+            unsure: Vec::new(),
             lifecycle: false,
         };
         for name in ["all", "user:42", "team", "chat"] {

@@ -127,7 +127,7 @@ impl Hub {
             .iter()
             .map(|(room, up_to)| (room.clone(), *up_to))
             .collect();
-        for missed in self.stored(&session, &rooms).await.ok()? {
+        for missed in self.stored(&session, &rooms, &[]).await.ok()? {
             if !missed.complete {
                 return None;
             }

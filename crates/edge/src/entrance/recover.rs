@@ -7,17 +7,17 @@ use std::time::Duration;
 use carillon_bus::history::now;
 use carillon_bus::{Bucket, TableError};
 use carillon_protocol::headers::Headers;
-use carillon_protocol::ids::Sid;
+use carillon_protocol::ids::{EdgeId, Sid};
 use carillon_protocol::message::{TakenOver, Takeover};
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{Record, State};
 
 use super::{Entry, Opened, Refused, Undo};
+use crate::doubts::Former;
 use crate::hub::Hub;
 use crate::record::{self, Keeper};
 use crate::ticket;
-use crate::trouble::Troubles;
 
 /// How long a former owner may take to answer.
 const TAKEOVER: Duration = Duration::from_secs(1);
@@ -35,18 +35,17 @@ impl Hub {
         let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else {
             return Ok(None);
         };
-        let Some((mut taken, revision, former)) = self.take_over(entry, sid, offset).await? else {
+        let Some((mut taken, revision)) = self.take_over(entry, sid, offset).await? else {
             return Ok(None);
         };
-        let after = match offset.and_then(|text| text.parse::<Offset>().ok()) {
-            Some(offset) => offset.sequence,
-            None => taken.start,
-        };
+        let after = taken.shown(offset);
         let joined = std::mem::take(&mut taken.rooms);
         taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
         let keeper = Keeper::new(sid, taken.clone(), revision);
         let session = self.register(sid, entry, keeper);
         session.has_own_room_up_to(after);
+        session.may_lack(taken.late.clone());
+        session.resume(after);
         let mut guard = Undo {
             hub: self,
             session: &session,
@@ -57,6 +56,7 @@ impl Hub {
         let mut kept = BTreeMap::new();
         for (room, from) in joined {
             if taken.ordered.contains(&room) || self.may_join(&session, &room).await.is_ok() {
+                // A room that was joined later is read from there, since the client was not in it before.
                 rooms.push((room.clone(), after.max(from)));
                 kept.insert(room, from);
             }
@@ -71,24 +71,21 @@ impl Hub {
             })
         );
         written?;
-        // A room that was joined later is read from there, since the client was not in it before.
-        for (room, from) in rooms.iter_mut().filter(|(_, from)| *from == after) {
-            let joined = kept.get(room).copied().unwrap_or(0);
-            *from = former.begin(room, after).max(joined);
-        }
-        let missed = self.missed(&session, &rooms).await?;
+        // Once it hears every doubt to come: what the client may lack below its offset.
+        let gone: Vec<EdgeId> = taken.unsure.iter().map(|(edge, _)| *edge).collect();
+        let mut lacks = self
+            .lacks(namespace, &names, after, Former::Edges(&gone))
+            .await
+            .map_err(|_| Refused::Unavailable)?;
+        lacks.extend(taken.late);
+        let missed = self.missed(&session, &rooms, &lacks).await?;
         if missed.iter().any(|missed| !missed.complete) {
             guard.state = State::Ended;
             tracing::info!(%sid, "session has missed more than the history gives, a new one begins");
             return Ok(None);
         }
-        for missed in &missed {
-            for event in &missed.events {
-                let sequence = event.sequence.unwrap_or(0);
-                if sequence > after || former.repeats(&missed.room, sequence, after) {
-                    session.replay(sequence, event);
-                }
-            }
+        for event in missed.iter().flat_map(|missed| &missed.events) {
+            session.replay(event.sequence.unwrap_or(0), event);
         }
         session.open(after);
         guard.disarm();
@@ -106,7 +103,7 @@ impl Hub {
         entry: &Entry,
         sid: Sid,
         offset: Option<&str>,
-    ) -> Result<Option<(Record, u64, Former)>, Refused> {
+    ) -> Result<Option<(Record, u64)>, Refused> {
         let table = self.bus.table(Bucket::Sessions);
         let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX);
         loop {
@@ -130,56 +127,41 @@ impl Hub {
             if !known || !record.is_recoverable(now(), window) {
                 return Ok(None);
             }
-            let sequence = offset
-                .and_then(|text| text.parse::<Offset>().ok())
-                .map_or(record.start, |offset| offset.sequence);
             record.term += 1;
             let takeover = Takeover {
                 sid,
                 term: record.term,
             };
-            let former = match self.stop_owner(&record, takeover).await {
-                Some(late) => {
-                    record.late.extend(late);
-                    Former::Stopped {
-                        late: record.lacking(sequence),
-                    }
-                }
-                None => match self.troubles(&entry.namespace, record.owner).await {
-                    Ok(troubles) => Former::Gone(troubles),
-                    Err(_) => {
-                        tokio::time::sleep(Duration::from_millis(200)).await;
-                        continue;
-                    }
-                },
-            };
+            let shown = record.shown(offset);
+            let stopped = self.stop_owner(&record, takeover).await;
+            record.unsure.retain(|(_, left_at)| *left_at >= shown);
+            if stopped.as_ref().is_none_or(|stopped| stopped.unsure) {
+                record.unsure.push((record.owner, shown));
+            }
+            record.late.extend(stopped.unwrap_or_default().late);
+            record.late.retain(|lack| lack.concerns(shown));
             record.owner = self.id;
             record.state = State::Live;
             record.gone = None;
-            record.late = Vec::new();
             record.transport = entry.client.transport();
             record.user = entry.user.id().cloned();
             match record::put(&table, sid, &record, revision, None).await {
-                Ok(revision) => return Ok(Some((record, revision, former))),
+                Ok(revision) => return Ok(Some((record, revision))),
                 Err(TableError::Conflict) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
     }
 
-    /// Asks the owner of a session to stop, wherever it is; returns what it sent late, or `None` where it is gone.
-    async fn stop_owner(self: &Arc<Self>, record: &Record, takeover: Takeover) -> Option<Vec<(u64, u64)>> {
+    /// Asks the owner of a session to stop, wherever it is; `None` where it is gone.
+    async fn stop_owner(self: &Arc<Self>, record: &Record, takeover: Takeover) -> Option<TakenOver> {
         if record.owner == self.id {
-            return Some(self.hand_over(&record.namespace, &takeover).await.late);
+            return Some(self.hand_over(&record.namespace, &takeover).await);
         }
         let subject = format!("{}.takeover", self.bus.subjects().edge(record.owner));
         let body = serde_json::to_vec(&takeover).expect("a takeover is JSON").into();
         match self.bus.request(&subject, &Headers::new(), body, TAKEOVER).await {
-            Ok(reply) => Some(
-                serde_json::from_slice::<TakenOver>(&reply.body)
-                    .unwrap_or_default()
-                    .late,
-            ),
+            Ok(reply) => Some(serde_json::from_slice(&reply.body).unwrap_or_default()),
             Err(error) => {
                 tracing::debug!(%error, owner = %record.owner, "former owner does not answer");
                 None
@@ -200,41 +182,13 @@ impl Hub {
             return TakenOver::default();
         };
         session.hold();
-        let late = session.late();
+        let taken = TakenOver {
+            late: session.late(),
+            unsure: session.is_in_doubt(),
+        };
         session.keeper.give_up().await;
         session.fence();
         self.forget(&session);
-        TakenOver { late }
-    }
-}
-
-/// What became of a session's former owner.
-enum Former {
-    /// It stopped, and names what the client may lack below its offset.
-    Stopped { late: Vec<u64> },
-    /// It is gone; this is where its clients may lack something.
-    Gone(Troubles),
-}
-
-impl Former {
-    /// Returns where reading of a room must begin for a client that has an offset.
-    fn begin(&self, room: &Room, offset: u64) -> u64 {
-        match self {
-            Self::Stopped { late } => late
-                .iter()
-                .map(|late| late.saturating_sub(1))
-                .min()
-                .unwrap_or(offset)
-                .min(offset),
-            Self::Gone(troubles) => troubles.begin(room, offset),
-        }
-    }
-
-    /// Returns whether a client that has an offset is sent an event below it.
-    fn repeats(&self, room: &Room, sequence: u64, offset: u64) -> bool {
-        match self {
-            Self::Stopped { late } => late.contains(&sequence),
-            Self::Gone(troubles) => sequence > troubles.begin(room, offset),
-        }
+        taken
     }
 }

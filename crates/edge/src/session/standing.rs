@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
 use carillon_protocol::session::Record;
@@ -29,7 +30,7 @@ pub(crate) struct Standing {
     /// The client's offset.
     pub(crate) last: u64,
     /// What it was sent late.
-    pub(crate) late: Vec<(u64, u64)>,
+    pub(crate) late: Vec<Lack>,
     /// Its rooms, each with the sequence up to which it was sent everything.
     pub(crate) heard: BTreeMap<Room, u64>,
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod deliver;
+mod doubts;
 mod handshake;
 mod mortal;
 mod moves;

@@ -47,16 +47,7 @@ async fn a_missing_tail_is_found_when_a_publisher_says_so() {
     let republish = stage.without_republish().await;
     stage.publish("user:42", "tail", json!(1)).await;
     stage.with_republish(republish).await;
-    let subject = stage
-        .bus
-        .subjects()
-        .sync(&stage.streams.of(&Namespace::main()).unwrap().name);
-    let doubt = json!({ "from": 1, "namespace": "/", "rooms": ["user:42"] }).to_string();
-    stage
-        .bus
-        .publish(&subject, &Headers::new(), doubt.into())
-        .await
-        .unwrap();
+    stage.doubt("user:42", 0).await;
     assert_eq!(client.next_event("tail").await["payload"], 1);
     // It comes once, and what follows is in order.
     stage.publish("user:42", "end", json!(2)).await;
@@ -66,7 +57,7 @@ async fn a_missing_tail_is_found_when_a_publisher_says_so() {
 
 impl Stage {
     /// Stops the republishing of the events' stream, and returns how it was.
-    async fn without_republish(&self) -> serde_json::Value {
+    pub(crate) async fn without_republish(&self) -> serde_json::Value {
         let name = &self.streams.of(&Namespace::main()).unwrap().name;
         let info = self.api(&format!("STREAM.INFO.{name}"), json!({})).await;
         let mut config = info["config"].clone();
@@ -76,7 +67,7 @@ impl Stage {
         republish
     }
 
-    async fn with_republish(&self, republish: serde_json::Value) {
+    pub(crate) async fn with_republish(&self, republish: serde_json::Value) {
         let name = &self.streams.of(&Namespace::main()).unwrap().name;
         let info = self.api(&format!("STREAM.INFO.{name}"), json!({})).await;
         let mut config = info["config"].clone();

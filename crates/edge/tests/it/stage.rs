@@ -6,6 +6,7 @@ use std::time::Duration;
 use carillon_auth::Verifier;
 use carillon_bus::{Bus, Layout, Streams, streams};
 use carillon_edge::{Config, Server, Shared};
+use carillon_protocol::doubt::Doubt;
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
@@ -124,6 +125,15 @@ impl Stage {
             .await
             .unwrap()
             .sequence
+    }
+
+    /// Stores a publisher's doubt about what came to a room after a sequence, and returns its own sequence.
+    pub(crate) async fn doubt(&self, room: &str, after: u64) -> u64 {
+        let rooms = [(Room::new(room).unwrap(), after)].into();
+        let body = serde_json::to_vec(&Doubt { rooms }).unwrap();
+        let subject = self.bus.subjects().doubts(&Namespace::main());
+        let stored = self.bus.store(&subject, &Headers::new(), body.into()).await;
+        stored.unwrap().sequence
     }
 
     /// Sends an ephemeral event to whoever is in the room now.

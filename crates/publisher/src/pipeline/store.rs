@@ -1,6 +1,6 @@
 //! Storing: the same copies again and again until EVENTS has them, in order and once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 use crate::backoff::Backoff;
 use crate::check::Refusal;
 use crate::metrics;
-use crate::pipeline::sync::Sync;
+use crate::pipeline::doubts::Doubts;
 use crate::pipeline::tails::{Origin, Tail};
 
-/// An acknowledgement after this time counts as late: edges look whether they missed the delivery.
+/// An acknowledgement after this time counts as late: its delivery is in doubt.
 const LATE: Duration = Duration::from_secs(1);
 /// No room's sequence: a store that expects it is never done.
 const NEVER: u64 = 1 << 62;
@@ -92,8 +92,8 @@ struct Voyage<'a> {
     list: bool,
     /// How many copies at the front are sent by themselves: something in the batch is not taken.
     alone: usize,
-    /// An attempt has failed, so the next acknowledgement may stand for a delivery that nobody got.
-    doubtful: bool,
+    /// What may have been stored without being delivered.
+    doubts: Doubts,
 }
 
 impl Store {
@@ -114,7 +114,7 @@ impl Store {
             fates,
             list,
             alone: 0,
-            doubtful: false,
+            doubts: Doubts::default(),
         };
         voyage.run().await
     }
@@ -169,19 +169,17 @@ impl Voyage<'_> {
         self.look_up(true, &mut backoff).await;
         loop {
             self.drop_covered();
+            self.tell_doubts().await;
             if self.shipment.copies.is_empty() {
                 break;
             }
             let begun = Instant::now();
             let error = match self.attempt().await {
                 Ok(stored) => {
-                    let in_doubt = self.doubtful || stored.duplicate || begun.elapsed() > LATE;
-                    let sync = in_doubt.then(|| self.sync(Some(stored)));
-                    self.landed(stored);
-                    if let Some(sync) = sync {
-                        sync.send(&self.store.bus).await;
+                    if stored.duplicate || begun.elapsed() > LATE {
+                        self.doubt(Some(stored));
                     }
-                    self.doubtful = false;
+                    self.landed(stored);
                     backoff.reset();
                     continue;
                 }
@@ -232,7 +230,12 @@ impl Voyage<'_> {
 
     /// Forgets what the rooms already have.
     fn drop_covered(&mut self) {
-        let Self { shipment, fates, .. } = self;
+        let Self {
+            shipment,
+            fates,
+            doubts,
+            ..
+        } = self;
         let before = shipment.copies.len();
         shipment.copies.retain(|copy| {
             let Some(tail) = shipment
@@ -244,6 +247,8 @@ impl Voyage<'_> {
             };
             if tail.ends_with(copy.content.origin) {
                 fates[copy.entry].stored_at(tail.sequence);
+                // Whoever stored it may have died before it could tell a doubt.
+                doubts.add(&copy.room, tail.sequence.saturating_sub(1));
             }
             false
         });
@@ -328,8 +333,7 @@ impl Voyage<'_> {
     async fn failed(&mut self, error: StoreError, backoff: &mut Backoff) {
         tracing::debug!(%error, stream = self.shipment.stream, copies = self.next().len(), "store has to be repeated");
         metrics::retry();
-        self.doubtful = true;
-        self.sync(None).send(&self.store.bus).await;
+        self.doubt(None);
         match error {
             StoreError::WrongLastSequence => {
                 // Either an earlier attempt was stored, or another writer was here, or history has expired.
@@ -395,21 +399,30 @@ impl Voyage<'_> {
         }
     }
 
-    /// What the edges are to verify after an attempt: it may have been stored without being delivered.
-    fn sync(&self, stored: Option<Stored>) -> Sync {
-        let rooms: BTreeSet<&Arc<str>> = self.next().iter().map(|copy| &copy.room).collect();
-        let tails = rooms.iter().filter_map(|room| self.shipment.tails.get(*room));
-        let known = tails.map(|tail| tail.sequence).min().unwrap_or(0);
-        let from = stored.map_or(known, |stored| known.min(stored.sequence.saturating_sub(1)));
-        let subjects = self.store.bus.subjects();
-        let rooms = rooms
-            .into_iter()
-            .filter_map(|subject| subjects.read_classed("event", subject).ok());
-        Sync {
-            subject: subjects.sync(&self.shipment.stream),
-            from,
-            namespace: self.shipment.namespace.clone(),
-            rooms: rooms.map(|address| address.room).collect(),
+    /// Notes that what was attempted may be stored, or was, without a delivery.
+    fn doubt(&mut self, stored: Option<Stored>) {
+        let count = self.next().len();
+        for copy in &self.shipment.copies[..count] {
+            let tail = self
+                .shipment
+                .tails
+                .get(&copy.room)
+                .map_or(0, |tail| tail.sequence);
+            let before = stored.map_or(tail, |stored| {
+                tail.min(stored.sequence.saturating_sub(count as u64))
+            });
+            self.doubts.add(&copy.room, before);
+        }
+    }
+
+    /// Stores the doubts about rooms whose events are stored by now, before anything else is.
+    async fn tell_doubts(&mut self) {
+        let waiting = &self.shipment.copies;
+        let settled = self
+            .doubts
+            .take(|room| !waiting.iter().any(|copy| *copy.room == *room));
+        if let Some(doubt) = settled {
+            doubt.store(&self.store.bus, &self.shipment.namespace).await;
         }
     }
 }

@@ -36,6 +36,7 @@ fn record(user: Option<&str>, rooms: &[&str]) -> Record {
         since: 3,
         gone: None,
         late: Vec::new(),
+        unsure: Vec::new(),
         lifecycle: false,
     }
 }

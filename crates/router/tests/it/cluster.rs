@@ -425,6 +425,7 @@ impl Edge {
             since: history::now(),
             gone: None,
             late: Vec::new(),
+            unsure: Vec::new(),
             lifecycle: false,
         }
     }

@@ -1,0 +1,139 @@
+//! Events that may never have been delivered, and clients that come back without the edge that could tell.
+
+use carillon_bus::Bucket;
+use carillon_protocol::doubt::Findings;
+use carillon_testkit::clients::{SioClient, SioOptions, WsOptions};
+use carillon_testkit::{tokens, wait};
+use serde_json::json;
+
+use crate::mortal::Mortal;
+use crate::stage::{Edge, PATIENCE, Stage};
+
+impl Stage {
+    async fn sio_at(&self, edge: &Mortal) -> SioClient {
+        let url = format!("http://{}", edge.address);
+        let client = self.driver.sio(url, SioOptions::websocket(tokens::dev("42")));
+        client.connected().await;
+        client
+    }
+
+    /// Stores an event that is never delivered, and returns its sequence.
+    async fn publish_undelivered(&self, room: &str, event: &str) -> u64 {
+        let republish = self.without_republish().await;
+        let sequence = self.publish(room, event, json!({})).await;
+        self.with_republish(republish).await;
+        sequence
+    }
+
+    /// Waits until an edge has written down that it looked at a doubt.
+    async fn looked_at(&self, doubt: u64) {
+        wait::until_true("an edge looked at the doubt", PATIENCE, async || {
+            let entries = self.bus.table(Bucket::Cluster).all("findings.*.*").await.unwrap();
+            let mut findings = entries
+                .iter()
+                .filter_map(|entry| serde_json::from_slice::<Findings>(&entry.value).ok());
+            findings.any(|findings| findings.through >= doubt)
+        })
+        .await;
+    }
+}
+
+/// Recovers the client's session at another edge.
+async fn move_to(client: &SioClient, edge: &Edge) {
+    client.set_patience(PATIENCE);
+    client.set_url(&edge.url()).await;
+    client.cut();
+    assert!(client.connected().await.recovered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_edge_found_in_order_is_not_sent_again_after_its_death() {
+    let stage = Stage::start().await;
+    let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
+    let client = stage.sio_at(&first).await;
+    let sequence = stage.publish("user:42", "doubted", json!({})).await;
+    client.next_event("doubted").await;
+    stage.publish("all", "later", json!({})).await;
+    client.next_event("later").await;
+    let doubt = stage.doubt("user:42", sequence - 1).await;
+    stage.looked_at(doubt).await;
+    first.kill();
+    move_to(&client, &second).await;
+    stage.publish("user:42", "end", json!({})).await;
+    client.next_event("end").await;
+    client.assert_no_event("doubted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_late_is_not_sent_again_after_the_edges_death() {
+    let stage = Stage::start().await;
+    let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
+    let client = stage.sio_at(&first).await;
+    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
+    stage.publish("all", "later", json!({})).await;
+    client.next_event("later").await;
+    stage.doubt("user:42", sequence - 1).await;
+    client.next_event("undelivered").await;
+    first.kill();
+    move_to(&client, &second).await;
+    stage.publish("user:42", "end", json!({})).await;
+    client.next_event("end").await;
+    client.assert_no_event("undelivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_edge_did_not_look_at_is_read_by_the_next() {
+    let stage = Stage::start().await;
+    let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
+    let client = stage.sio_at(&first).await;
+    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
+    stage.publish("all", "later", json!({})).await;
+    client.next_event("later").await;
+    first.kill();
+    stage.doubt("user:42", sequence - 1).await;
+    move_to(&client, &second).await;
+    client.next_event("undelivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_comes_after_the_recovery_counts_as_well() {
+    let stage = Stage::start().await;
+    let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
+    let client = stage.sio_at(&first).await;
+    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
+    stage.publish("all", "later", json!({})).await;
+    client.next_event("later").await;
+    first.kill();
+    move_to(&client, &second).await;
+    stage.doubt("user:42", sequence - 1).await;
+    client.next_event("undelivered").await;
+    stage.publish("user:42", "end", json!({})).await;
+    client.next_event("end").await;
+    client.assert_no_event("undelivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_client_gets_what_its_dead_edge_did_not_look_at() {
+    let stage = Stage::start().await;
+    let first = Mortal::start(&stage).await;
+    let url = |address| format!("ws://{address}/ws?token={}", tokens::dev("42"));
+    let client = stage.driver.ws(url(first.address), WsOptions::new());
+    client.next_of_type("welcome").await;
+    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
+    stage.publish("all", "later", json!({})).await;
+    let offset = client.next_event("later").await["offset"].clone();
+    first.kill();
+    stage.doubt("user:42", sequence - 1).await;
+    let second = stage.edge().await;
+    let since = offset.as_str().unwrap();
+    let resumed = stage
+        .driver
+        .ws(format!("{}&since={since}", url(second.address)), WsOptions::new());
+    assert_eq!(resumed.next_of_type("welcome").await["recovered"], true);
+    resumed.next_event("undelivered").await;
+    stage.publish("user:42", "end", json!({})).await;
+    resumed.next_event("end").await;
+    resumed.assert_no_message("another copy", |message| {
+        message["event"] == "undelivered" || message["event"] == "later"
+    });
+}
