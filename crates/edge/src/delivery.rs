@@ -144,7 +144,8 @@ impl Hub {
             return;
         };
         let set = headers::find(block, name::SET);
-        let broadcast = namespace.broadcast(event, &cell.room, sequence, set);
+        let expires = headers::find(block, name::TTL).is_some();
+        let broadcast = namespace.broadcast(event, &cell.room, sequence, set, expires);
         // Only a traced event has a span: one for each would cost more than the delivery.
         let _traced = headers::find(block, name::TRACEPARENT).map(|_| {
             let span =
@@ -190,7 +191,7 @@ impl Hub {
             }
             return gap;
         }
-        state.complete = Some(sequence);
+        state.advance(sequence, &broadcast);
         walk(state, &broadcast);
         false
     }
@@ -220,14 +221,16 @@ impl Namespace {
         room: &Room,
         sequence: Option<u64>,
         set: Option<&str>,
+        expires: bool,
     ) -> Arc<Broadcast> {
         let rules = self.rules.load();
         if rules.changes_published(&event.name) {
             event.payload = rules.published(&event.name, &event.payload, event.time);
         }
         let range = sequence.and_then(|sequence| set_range(set?, sequence));
-        let broadcast =
-            Broadcast::new(event, room.clone(), sequence, range).on_overflow(rules.overflow(room));
+        let broadcast = Broadcast::new(event, room.clone(), sequence, range)
+            .on_overflow(rules.overflow(room))
+            .expiring(expires);
         Arc::new(match set {
             Some(set) => broadcast.of_list(set),
             None => broadcast,

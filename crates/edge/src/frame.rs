@@ -108,6 +108,8 @@ pub(crate) struct Broadcast {
     pub(crate) set: Option<(u64, u64)>,
     /// What a client's full queue does with it.
     pub(crate) overflow: Overflow,
+    /// It has a time to live: whoever comes later must ask the stream whether it is still there.
+    pub(crate) expires: bool,
     /// Tells the list of rooms that a signal is for.
     pub(crate) list: Option<u64>,
     socket_io: OnceLock<Frame>,
@@ -122,6 +124,7 @@ impl Broadcast {
             sequence,
             set,
             overflow: Overflow::CloseAndRecover,
+            expires: false,
             list: None,
             socket_io: OnceLock::new(),
             json: OnceLock::new(),
@@ -132,6 +135,13 @@ impl Broadcast {
     #[must_use]
     pub(crate) fn on_overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self
+    }
+
+    /// Says whether the event has a time to live.
+    #[must_use]
+    pub(crate) fn expiring(mut self, expires: bool) -> Self {
+        self.expires = expires;
         self
     }
 

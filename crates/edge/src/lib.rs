@@ -50,6 +50,7 @@ mod delivery;
 mod doubts;
 mod lease;
 mod membership;
+mod recent;
 mod record;
 mod repair;
 mod requests;

@@ -185,7 +185,28 @@ impl Hub {
         }
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
-        for rooms in rooms.chunks(1000) {
+        let mut unknown = Vec::new();
+        for (room, after) in rooms {
+            let is_lacking = lacks.iter().any(|lack| lack.room == *room);
+            // Behind the barrier a room that is complete has everything.
+            let recent = namespace
+                .rooms
+                .find(room)
+                .filter(|_| !is_lacking)
+                .and_then(|cell| cell.state.lock().since(*after));
+            match recent {
+                Some((events, complete)) => {
+                    self.heard_up_to(session, room, complete);
+                    missed.push(Missed {
+                        room: room.clone(),
+                        complete: true,
+                        events,
+                    });
+                }
+                None => unknown.push((room.clone(), *after)),
+            }
+        }
+        for rooms in unknown.chunks(1000) {
             let mut asked: Vec<String> = rooms
                 .iter()
                 .map(|(room, _)| subjects.event(&namespace.name, room))

@@ -88,7 +88,7 @@ impl Hub {
         for event in events {
             let sequence = event.sequence.unwrap_or(0);
             if Some(sequence) > state.complete {
-                state.complete = Some(sequence);
+                state.advance(sequence, event);
                 walk(&mut state, event);
                 metrics::repaired();
                 namespace.doubts.found(Lack {
@@ -116,7 +116,7 @@ impl Hub {
                 state.repair.as_mut()?.pending.push_front((before, event));
                 return Some(before);
             }
-            state.complete = Some(sequence);
+            state.advance(sequence, &event);
             walk(&mut state, &event);
         }
         if !events.is_empty() {
@@ -177,5 +177,6 @@ fn replayed(namespace: &Namespace, room: &Room, message: StoredMessage) -> Optio
     }
     let event = Event::from_message(|header| message.headers.get(header), message.body.clone())?;
     let set = message.headers.get(name::SET);
-    Some(namespace.broadcast(event, room, Some(message.sequence), set))
+    let expires = message.headers.get(name::TTL).is_some();
+    Some(namespace.broadcast(event, room, Some(message.sequence), set, expires))
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::frame::Broadcast;
+use crate::recent::Recent;
 use crate::session::Session;
 
 /// How long the subscription of an empty room is kept.
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub(crate) members: Vec<Member>,
     /// Everything of the room after the barrier and up to here was delivered; `None` before the first barrier.
     pub(crate) complete: Option<u64>,
+    /// What came last, if anything has.
+    pub(crate) recent: Option<Box<Recent>>,
     /// The room is being compared or repaired: what came in the meantime, and who is held.
     pub(crate) repair: Option<Box<Repair>>,
 }
@@ -173,6 +176,24 @@ impl Rooms {
 }
 
 impl State {
+    /// Takes the next stored event: the room is complete up to there.
+    pub(crate) fn advance(&mut self, sequence: u64, event: &Arc<Broadcast>) {
+        let before = self.complete.replace(sequence).unwrap_or(sequence);
+        self.recent
+            .get_or_insert_with(|| Box::new(Recent::new(before)))
+            .push(sequence, event);
+    }
+
+    /// Returns what came after a sequence, and up to where the room is complete; `None` where the stream must be
+    /// asked.
+    pub(crate) fn since(&self, after: u64) -> Option<(Vec<Arc<Broadcast>>, u64)> {
+        let complete = self.complete.filter(|_| self.repair.is_none())?;
+        if complete <= after {
+            return Some((Vec::new(), complete));
+        }
+        Some((self.recent.as_ref()?.since(after)?, complete))
+    }
+
     /// Holds the members and what comes until every repair has ended.
     pub(crate) fn suspend(&mut self) {
         let members = &self.members;

@@ -143,6 +143,9 @@ impl Hub {
                 continue;
             };
             let mut state = cell.state.lock();
+            if state.recent.as_ref().is_some_and(|recent| recent.is_old()) {
+                state.recent = None;
+            }
             let missing = state
                 .complete
                 .is_some_and(|complete| last > complete && last <= at_least);

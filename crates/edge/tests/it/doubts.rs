@@ -25,14 +25,14 @@ impl Stage {
         sequence
     }
 
-    /// Waits until an edge has written down that it looked at a doubt.
+    /// Waits until both edges have written down that they looked at a doubt.
     async fn looked_at(&self, doubt: u64) {
-        wait::until_true("an edge looked at the doubt", PATIENCE, async || {
+        wait::until_true("the edges looked at the doubt", PATIENCE, async || {
             let entries = self.bus.table(Bucket::Cluster).all("findings.*.*").await.unwrap();
-            let mut findings = entries
+            let findings = entries
                 .iter()
                 .filter_map(|entry| serde_json::from_slice::<Findings>(&entry.value).ok());
-            findings.any(|findings| findings.through >= doubt)
+            findings.filter(|findings| findings.through >= doubt).count() == 2
         })
         .await;
     }

@@ -1,3 +1,4 @@
+use carillon_bus::HistoryError;
 use carillon_protocol::headers::Headers;
 use carillon_protocol::names::{Namespace, Room};
 use serde_json::json;
@@ -53,6 +54,21 @@ async fn a_missing_tail_is_found_when_a_publisher_says_so() {
     stage.publish("user:42", "end", json!(2)).await;
     client.next_event("end").await;
     client.assert_no_message("second copy", |message| message["event"] == "tail");
+}
+
+/// A replica may answer without what was stored last: the answer must reach as far as the barrier.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_stays_behind_is_asked_for_again() {
+    let stage = Stage::start().await;
+    let stream = &stage.streams.of(&Namespace::main()).unwrap().name;
+    let sequence = stage.publish("a", "first", json!(1)).await;
+    let room = Room::new("a").unwrap();
+    let asked = [stage.bus.subjects().event(&Namespace::main(), &room)];
+    let ahead = stage.bus.last(stream, &asked, sequence + 1);
+    let (lasts, next) = tokio::join!(ahead, stage.publish("a", "second", json!(2)));
+    assert_eq!(lasts.unwrap()[0].sequence, next);
+    let error = stage.bus.last(stream, &asked, next + 1).await.unwrap_err();
+    assert_eq!(error, HistoryError::Stale);
 }
 
 impl Stage {

@@ -109,6 +109,13 @@ impl WsClient {
         .await
     }
 
+    /// The next event of this name, if one is here already.
+    pub fn event_now(&self, event: &str) -> Option<Value> {
+        self.inbox.take_now(&mut |report: &Report| {
+            message(report).filter(|message| message["event"] == event && message["type"].is_null())
+        })
+    }
+
     /// The next message that `wanted` accepts; others stay for later.
     pub async fn next_matching(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let pick = |report: &Report| message(report).filter(|message| wanted(message));
