@@ -1,5 +1,6 @@
 //! Repairing a room: reading what was never delivered, while its members are held.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,17 +26,18 @@ const RETRY: Duration = Duration::from_millis(100);
 const MAX_EVENTS: usize = 10_000;
 
 impl Hub {
-    /// Passes a barrier for a room whose members are held; `0` where that takes longer than they can wait.
+    /// Passes a barrier for a room whose members are held, and closes them where that takes longer than they can wait.
     pub(crate) async fn barrier_in_time(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
         cell: &Arc<Cell>,
     ) -> u64 {
-        match tokio::time::timeout(PATIENCE, namespace.pass_barrier(self, None)).await {
+        let mut passed = pin!(namespace.pass_barrier(self, None));
+        match tokio::time::timeout(PATIENCE, &mut passed).await {
             Ok(barrier) => barrier,
             Err(_) => {
                 self.close_held(cell);
-                0
+                passed.await
             }
         }
     }
@@ -95,7 +97,7 @@ impl Hub {
                     room: cell.room.clone(),
                     after: sequence - 1,
                     up_to: sequence,
-                    proof: if barrier == 0 { u64::MAX } else { barrier },
+                    proof: barrier,
                 });
             }
         }

@@ -280,7 +280,8 @@ impl Session {
     pub(crate) fn late(&self) -> Vec<Lack> {
         let cursor = self.cursor.lock();
         let held = cursor.held.range(..=cursor.last);
-        let held = held.map(|(sequence, broadcast)| lack(broadcast, *sequence, u64::MAX));
+        // Whoever goes on sends it before anything higher.
+        let held = held.map(|(sequence, broadcast)| lack(broadcast, *sequence, cursor.last + 1));
         cursor.late.iter().cloned().chain(held).collect()
     }
 
