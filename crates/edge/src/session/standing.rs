@@ -29,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) warned: bool,
     /// The client's offset.
     pub(crate) last: u64,
+    /// The highest offset of an earlier connection that it showed.
+    pub(crate) resumed: u64,
     /// What it was sent late.
     pub(crate) late: Vec<Lack>,
     /// Its rooms, each with the sequence up to which it was sent everything.
@@ -97,6 +99,7 @@ impl Session {
             user: User::clone(&self.user.load()),
             warned: self.warned.load(Ordering::Relaxed),
             last: cursor.last,
+            resumed: self.resumed(),
             late: cursor.late.clone(),
             heard,
         })
@@ -105,6 +108,7 @@ impl Session {
     /// Goes on from where another edge stopped; the session stays held.
     pub(crate) fn stand(&self, standing: &Standing) {
         self.warned.store(standing.warned, Ordering::Relaxed);
+        self.resume(standing.resumed);
         let mut cursor = self.cursor.lock();
         cursor.last = cursor.last.max(standing.last);
         cursor.late.clone_from(&standing.late);
