@@ -9,7 +9,7 @@ use carillon_protocol::ids::{EdgeId, Sid};
 use carillon_protocol::message::{Answers, Ask};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::session::{Record, State};
-use carillon_testkit::clients::{SioClient, SioOptions, WsOptions};
+use carillon_testkit::clients::{FleetPlan, Kind, Ledger, Member, SioClient, SioOptions, Status, WsOptions};
 use carillon_testkit::proxy::{Action, RoundRobin};
 use carillon_testkit::tokens;
 use carillon_testkit::wait::{until, until_true};
@@ -316,4 +316,83 @@ async fn a_session_that_has_no_place_at_the_other_edge_is_relayed() {
     assert_eq!(record(&stage, &sid).await.state, State::Live);
     client.assert_stayed_connected();
     only.assert_stayed_connected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_killed_in_the_midst_of_moves_costs_nothing() {
+    const MEMBERS: usize = 20;
+    let stage = Stage::start().await;
+    // From before the first move to after the last one.
+    for wait in [0, 150, 300, 600] {
+        let (owner, proxy) = pair(&stage).await;
+        let members = (0..MEMBERS).map(|n| Member::new(format!("m{n}"), tokens::dev(&format!("m{n}"))));
+        let room = format!("user:m{}", MEMBERS - 1);
+        let fleet = stage.driver.fleet(FleetPlan {
+            kind: Kind::Sio,
+            urls: vec![proxy.url()],
+            options: SioOptions::new().transports(&["polling", "websocket"]),
+            members: members.collect(),
+        });
+        let mut published = 0;
+        fleet.all_connected(PATIENCE).await;
+        let publish = async {
+            loop {
+                for room in ["all", &room] {
+                    stage
+                        .publish(room, "tick", json!({ "s": room, "n": published }))
+                        .await;
+                }
+                published += 1;
+            }
+        };
+        let killed = async {
+            let upgraded = |status: &Status| status.upgrades == status.members;
+            fleet.wait("has upgraded", PATIENCE, upgraded).await;
+            let began = std::time::Instant::now();
+            until_true("it is time", PATIENCE, async || {
+                began.elapsed() >= Duration::from_millis(wait)
+            })
+            .await;
+            proxy.plan(|_| Action::To(1));
+            owner.kill();
+            // Those that had not moved notice it, and come back.
+            let after = std::time::Instant::now();
+            until_true("everyone is there for a while", PATIENCE, async || {
+                let status = fleet.status().await;
+                status.connected == MEMBERS && after.elapsed() > Duration::from_secs(4)
+            })
+            .await;
+        };
+        tokio::select! {
+            () = publish => {}
+            () = killed => {}
+        }
+        // The last publish may have been broken off.
+        for room in ["all", &room] {
+            for n in published..published + 2 {
+                stage
+                    .publish(room, "end", json!({ "s": format!("{room}-end"), "n": n }))
+                    .await;
+            }
+        }
+        let last = i64::try_from(published).unwrap() + 1;
+        until_true("everyone has everything", PATIENCE, async || {
+            let ends = |one: &Ledger| one.streams.get("all-end").map(|stream| stream.last);
+            fleet.ledger().await.iter().all(|one| ends(one) == Some(last))
+        })
+        .await;
+        let ledger = fleet.ledger().await;
+        let mut lasts: Vec<i64> = Vec::new();
+        for one in &ledger {
+            for stream in one.streams.values() {
+                let is_whole = stream.is_exactly(stream.first, stream.last);
+                assert!(is_whole, "{wait} {}: {stream:?}", one.name);
+            }
+            assert_eq!(one.unrecovered, 0, "{wait} {}", one.name);
+            lasts.push(one.streams["all"].last);
+        }
+        lasts.dedup();
+        assert_eq!(lasts.len(), 1, "{wait}: {lasts:?}");
+        fleet.close_all().await;
+    }
 }
