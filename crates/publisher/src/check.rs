@@ -218,8 +218,35 @@ mod tests {
     use std::sync::Arc;
 
     use carillon_bus::streams::EventsStream;
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn anything_is_accepted_or_refused_with_a_code(
+            room in "\\PC{0,12}|%[0-9A-F]{2}|%list",
+            body in "\\PC{0,60}|\\{\"(event|type|rooms|at|ttl|specversion)\":\\PC{0,40}\\}",
+        ) {
+            match check(&format!("rt.pub.main.{room}"), &body) {
+                Ok(accepted) => prop_assert!((1..=MOST_ROOMS).contains(&accepted.rooms.len())),
+                Err(refusal) => prop_assert!(!refusal.code.is_empty() && !refusal.text.is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_list_has_each_room_once_in_its_order(names in proptest::collection::vec("[a-c]{1,2}|é|a b", 1..8)) {
+            let body = serde_json::json!({ "event": "e", "rooms": names }).to_string();
+            let accepted = check("rt.pub.main.%list", &body).unwrap();
+            let mut expected: Vec<&String> = Vec::new();
+            for name in &names {
+                if !expected.contains(&name) {
+                    expected.push(name);
+                }
+            }
+            prop_assert!(accepted.rooms.iter().map(Room::as_str).eq(expected.into_iter().map(String::as_str)));
+        }
+    }
 
     fn checker() -> Checker {
         let stream = EventsStream {
