@@ -5,8 +5,9 @@
 //! [`chaos`] and in the modules named after one behaviour each.
 //!
 //! `CARILLON_CHAOS_MINUTES` makes the chaos last, `CARILLON_CHAOS_SEED` repeats a schedule,
-//! `CARILLON_CHAOS_CLIENTS` sets the size of the crowd, `CARILLON_CHAOS_LOG` the services' log filter and
-//! `CARILLON_CHAOS_PROGRAM` another build of the program.
+//! `CARILLON_CHAOS_CLIENTS` sets the size of the crowd and `CARILLON_POLLING_CLIENTS` that of each fleet behind the
+//! balancer, `CARILLON_CHAOS_LOG` is the services' log filter and `CARILLON_CHAOS_PROGRAM` another build of the
+//! program.
 
 #![allow(
     clippy::print_stdout,
@@ -19,6 +20,7 @@ mod fault;
 mod load;
 mod plain_publish;
 mod poison;
+mod polling;
 mod presence;
 mod report;
 mod rolling;
