@@ -375,7 +375,7 @@ async fn an_owner_that_is_killed_in_the_midst_of_moves_costs_nothing() {
                     .await;
             }
         }
-        let last = i64::try_from(published).unwrap() + 1;
+        let last = i64::from(published) + 1;
         until_true("everyone has everything", PATIENCE, async || {
             let ends = |one: &Ledger| one.streams.get("all-end").map(|stream| stream.last);
             fleet.ledger().await.iter().all(|one| ends(one) == Some(last))
