@@ -14,6 +14,8 @@ const MAX_SUBJECTS: usize = 1024;
 const BATCH: usize = 500;
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
+/// By how much the server's clock may differ when the age of a stream is judged.
+const CLOCKS: Duration = Duration::from_secs(10);
 /// How long a stale replica is asked again.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -26,6 +28,16 @@ pub struct StoredMessage {
     pub time: u64,
     pub headers: Headers,
     pub body: Bytes,
+}
+
+/// How far a stream reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub first: u64,
+    pub last: u64,
+    /// It is too young for anything to have expired, and has no limit of bytes: what lies before `first` were probes
+    /// that later ones replaced, or events past the limit of their room.
+    pub whole: bool,
 }
 
 /// Why history could not be read.
@@ -131,16 +143,24 @@ impl Bus {
         Ok(messages)
     }
 
-    /// Returns the first and the last sequence of a stream.
-    pub async fn bounds(&self, stream: &str) -> Result<(u64, u64), HistoryError> {
+    /// Returns how far a stream reaches.
+    pub async fn bounds(&self, stream: &str) -> Result<Bounds, HistoryError> {
         let stream = self
             .inner
             .jetstream
             .get_stream(stream)
             .await
             .map_err(|_| HistoryError::Away)?;
-        let state = &stream.cached_info().state;
-        Ok((state.first_sequence, state.last_sequence))
+        let info = stream.cached_info();
+        let created = u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        let age = now().saturating_sub(created);
+        let max_age = info.config.max_age;
+        Ok(Bounds {
+            first: info.state.first_sequence,
+            last: info.state.last_sequence,
+            whole: info.config.max_bytes <= 0
+                && (max_age.is_zero() || Duration::from_millis(age) + CLOCKS < max_age),
+        })
     }
 
     async fn direct_get(

@@ -18,7 +18,7 @@ pub mod table;
 mod unreadable;
 
 pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError, Subscription};
-pub use history::{HistoryError, StoredMessage};
+pub use history::{Bounds, HistoryError, StoredMessage};
 pub use inspect::InspectError;
 pub use lease::Lease;
 pub use link::{Deliveries, Delivery, Link};

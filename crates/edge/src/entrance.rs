@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_bus::HistoryError;
 use carillon_bus::history::now;
+use carillon_bus::{Bounds, HistoryError};
 use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
@@ -18,7 +18,6 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
-use crate::membership::Missed;
 use crate::namespace::Namespace;
 use crate::record::{Keeper, RecordError};
 use crate::session::Session;
@@ -173,63 +172,58 @@ impl Hub {
         now: u64,
     ) -> Result<(), Refused> {
         let session = Arc::clone(&opened.session);
-        match self.reach_back(&session.namespace, since).await? {
-            Reach::All(after) => {
-                let missed = self.missed_since(&session, &rooms, after).await?;
-                opened.recovered = true;
-                self.replay(opened, &missed);
-                session.resume(after);
-                session.open(after);
-            }
-            Reach::Lost(oldest) => {
-                opened.lost = rooms.into_iter().map(|room| (room, oldest)).collect();
-                session.open(now);
-            }
+        let regained = self.regain(&session, since, &rooms).await?;
+        opened.recovered = regained.lost.is_empty();
+        opened.lost = regained.lost;
+        for event in &regained.events {
+            session.replay(event.sequence.unwrap_or(0), event);
         }
+        session.open(regained.after.unwrap_or(now));
         Ok(())
     }
 
-    /// Adds what was missed to what waits for a session; a room of which not all can be had is lost.
-    pub(crate) fn replay(&self, opened: &mut Opened, missed: &[Missed]) {
-        for missed in missed {
-            if missed.complete {
-                for event in &missed.events {
-                    opened.session.replay(event.sequence.unwrap_or(0), event);
-                }
-            } else {
-                opened.recovered = false;
-                opened.lost.extend(self.oldest(&opened.session, missed));
+    /// Reads what a plain client that shows an offset missed in rooms, and tells what of it is lost.
+    pub(crate) async fn regain(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        since: &str,
+        rooms: &[Room],
+    ) -> Result<Regained, Refused> {
+        let epoch = session.namespace.style.epoch;
+        let Bounds { first, last, whole } = self.bus.bounds(&session.namespace.stream.name).await?;
+        let shown = since
+            .parse::<Offset>()
+            .ok()
+            .filter(|offset| offset.epoch == epoch && offset.sequence <= last)
+            .map(|offset| offset.sequence);
+        // What the stream still has comes after the error that tells of the gap.
+        let oldest = if whole { 0 } else { first.saturating_sub(1) };
+        let after = shown.map(|sequence| sequence.max(oldest));
+        let missed = match after {
+            Some(after) => {
+                session.resume(after);
+                self.missed_since(session, rooms, after).await?
             }
-        }
-    }
-
-    fn oldest(&self, session: &Session, missed: &Missed) -> Option<(Room, Offset)> {
-        let sequence = missed.events.first()?.sequence?;
-        Some((
-            missed.room.clone(),
-            Offset {
-                epoch: session.namespace.style.epoch,
-                sequence,
-            },
-        ))
-    }
-
-    /// Tells whether the history of a namespace reaches back to an offset.
-    pub(crate) async fn reach_back(&self, namespace: &Namespace, since: &str) -> Result<Reach, Refused> {
-        let (first, last) = self.bus.bounds(&namespace.stream.name).await?;
-        let oldest = Offset {
-            epoch: namespace.style.epoch,
-            sequence: first,
+            None => Vec::new(),
         };
-        Ok(match since.parse::<Offset>() {
-            Ok(offset)
-                if offset.epoch == namespace.style.epoch
-                    && offset.sequence + 1 >= first
-                    && offset.sequence <= last =>
-            {
-                Reach::All(offset.sequence)
-            }
-            _ => Reach::Lost(oldest),
+        let reaches_back = shown.is_some() && shown == after;
+        // Nothing was ever sent to the room of a session that has just begun.
+        let lost = rooms
+            .iter()
+            .filter(|room| room.session() != Some(session.sid.as_str()));
+        let lost = lost.filter_map(|room| {
+            let read = missed.iter().find(|missed| missed.room == *room);
+            let sequence = match read.filter(|missed| !missed.complete) {
+                Some(missed) => missed.events.first()?.sequence?,
+                None if reaches_back => return None,
+                None => first,
+            };
+            Some((room.clone(), Offset { epoch, sequence }))
+        });
+        Ok(Regained {
+            after,
+            lost: lost.collect(),
+            events: missed.into_iter().flat_map(|missed| missed.events).collect(),
         })
     }
 
@@ -311,12 +305,14 @@ impl Hub {
     }
 }
 
-/// How far a history goes.
-pub(crate) enum Reach {
-    /// It has everything after this sequence.
-    All(u64),
-    /// It begins later; this is the oldest offset.
-    Lost(Offset),
+/// What a plain client gets again that shows an offset.
+pub(crate) struct Regained {
+    /// Where it goes on; `None` where its offset says nothing here.
+    pub(crate) after: Option<u64>,
+    /// Rooms of which the history does not reach back, with the oldest offset to be had.
+    pub(crate) lost: Vec<(Room, Offset)>,
+    /// What there is, room by room.
+    pub(crate) events: Vec<Arc<Broadcast>>,
 }
 
 /// Takes back what was entered when a client does not get in after all.

@@ -14,7 +14,7 @@ use carillon_protocol::session::Transport;
 use crate::actions::Answer;
 use crate::backend::refusal;
 use crate::client::{Client, Closing};
-use crate::entrance::{Entry, Opened, Reach, Refused, Resume};
+use crate::entrance::{Entry, Opened, Refused, Resume};
 use crate::http::closing_of;
 use crate::hub::Hub;
 use crate::metrics;
@@ -82,7 +82,13 @@ impl Plain {
         since: Option<&str>,
         opened: &mut Opened,
     ) -> Result<(), Refused> {
-        for room in topics {
+        // Automatic rooms were read already.
+        let topics: Vec<Room> = topics
+            .iter()
+            .filter(|room| !self.session.is_in(room))
+            .cloned()
+            .collect();
+        for room in &topics {
             self.hub
                 .join_by_rule(&self.session, room)
                 .await
@@ -94,19 +100,15 @@ impl Plain {
                     },
                 })?;
         }
-        let Some(since) = since.filter(|_| !topics.is_empty()) else {
+        let Some(since) = since.filter(|_| !topics.is_empty() && self.session.namespace.style.recovery)
+        else {
             return Ok(());
         };
-        match self.hub.reach_back(&self.session.namespace, since).await? {
-            Reach::All(after) => {
-                let missed = self.hub.missed_since(&self.session, topics, after).await?;
-                self.hub.replay(opened, &missed);
-            }
-            Reach::Lost(oldest) => {
-                opened
-                    .lost
-                    .extend(topics.iter().map(|room| (room.clone(), oldest)));
-            }
+        let regained = self.hub.regain(&self.session, since, &topics).await?;
+        opened.recovered &= regained.lost.is_empty();
+        opened.lost.extend(regained.lost);
+        for event in &regained.events {
+            self.session.replay(event.sequence.unwrap_or(0), event);
         }
         Ok(())
     }
@@ -240,51 +242,27 @@ impl Plain {
     }
 
     async fn subscribe_held(&self, room: &Room, since: Option<&str>) -> Result<(), Refusal> {
-        let unavailable = |_| refusal(UNAVAILABLE, "history is not available now");
         self.hub.join_by_rule(&self.session, room).await?;
-        let reach = match since {
-            Some(since) => Some(
-                self.hub
-                    .reach_back(&self.session.namespace, since)
-                    .await
-                    .map_err(unavailable)?,
-            ),
+        let recovery = self.session.namespace.style.recovery;
+        let regained = match since.filter(|_| recovery) {
+            Some(since) => {
+                let regained = self
+                    .hub
+                    .regain(&self.session, since, std::slice::from_ref(room))
+                    .await;
+                Some(regained.map_err(|_| refusal(UNAVAILABLE, "history is not available now"))?)
+            }
             None => None,
         };
-        let missed = match &reach {
-            Some(Reach::All(after)) => {
-                let rooms = std::slice::from_ref(room);
-                self.session.resume(*after);
-                let missed = self.hub.missed_since(&self.session, rooms, *after).await;
-                missed.map_err(|_| unavailable(Refused::Unavailable))?.pop()
-            }
-            _ => None,
-        };
         let mut text = Vec::new();
-        let offset = self
-            .session
-            .namespace
-            .style
-            .recovery
-            .then(|| self.session.offset_now());
+        let offset = recovery.then(|| self.session.offset_now());
         encode::subscribed(&mut text, room.as_str(), offset);
         self.client.send_text(&text);
-        if let Some(Reach::Lost(oldest)) = reach {
-            self.history_lost(room, oldest);
-        }
-        if let Some(missed) = missed {
-            if !missed.complete
-                && let Some(sequence) = missed.events.first().and_then(|event| event.sequence)
-            {
-                self.history_lost(
-                    room,
-                    Offset {
-                        epoch: self.session.namespace.style.epoch,
-                        sequence,
-                    },
-                );
+        if let Some(regained) = regained {
+            for (room, oldest) in &regained.lost {
+                self.history_lost(room, *oldest);
             }
-            self.session.send_again(&missed.events);
+            self.session.send_again(&regained.events);
         }
         Ok(())
     }

@@ -251,7 +251,9 @@ impl Session {
             };
             cursor.held.remove(&sequence);
             cursor.last = cursor.last.max(sequence);
-            self.write(broadcast, cursor.last);
+            if !broadcast.excludes(self.sid.as_str()) {
+                self.write(broadcast, cursor.last);
+            }
         }
         self.client.uncork();
     }

@@ -81,6 +81,55 @@ async fn a_stream_resumes_at_another_edge_when_its_own_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_a_named_topic_is_told_and_what_is_left_follows() {
+    let mut plan = Plan::default();
+    plan.history.max_per_room = 3;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let client = stage
+        .driver
+        .sse(url(edge.address, "42", "&topic=news&topic=sport"), &[]);
+    let offset = client.next_message().await.last_event_id;
+    // The stream itself reaches back.
+    stage.publish("elsewhere", "tick", json!(0)).await;
+    for n in 1..=8 {
+        stage.publish("news", "tick", json!(n)).await;
+        stage.publish("user:42", "tick", json!(n)).await;
+    }
+    stage.publish("sport", "tick", json!(9)).await;
+    let again = stage.driver.sse(
+        url(
+            edge.address,
+            "42",
+            &format!("&topic=news&topic=sport&since={offset}"),
+        ),
+        &[],
+    );
+    assert_eq!(again.next_message().await.json["recovered"], false);
+    let mut lost = Vec::new();
+    for _ in 0..2 {
+        let told = again.next_message().await.json;
+        assert_eq!(told["code"], "history_lost");
+        lost.push(told["topic"].as_str().unwrap().to_owned());
+    }
+    lost.sort();
+    assert_eq!(lost, ["news", "user:42"]);
+    let mut got = Vec::new();
+    for _ in 0..7 {
+        let message = again.next_message().await.json;
+        got.push((
+            message["topic"].as_str().unwrap().to_owned(),
+            message["payload"].clone(),
+        ));
+    }
+    let expected = [6, 7, 8]
+        .into_iter()
+        .flat_map(|n| [("news".to_owned(), json!(n)), ("user:42".to_owned(), json!(n))])
+        .chain([("sport".to_owned(), json!(9))]);
+    assert_eq!(got, expected.collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_refused_before_the_stream() {
     let mut plan = Plan::default();
     plan.edge.cors_origin = vec!["https://app.example".to_owned()];

@@ -1,6 +1,7 @@
+use carillon_protocol::headers::{Headers, name};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{Plan, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_heard_from_the_answer_on_until_it_is_left() {
@@ -56,6 +57,97 @@ async fn since_replays_what_came_after_the_offset_also_what_was_seen() {
         (&json!("history_lost"), &json!("other"))
     );
     assert_eq!(error["oldest"].as_str().map(str::len), Some(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
+    let mut plan = Plan::default();
+    plan.history.max_per_room = 3;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    client.send(&json!({ "type": "ping" }));
+    let offset = client.next_of_type("pong").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // The stream itself reaches back.
+    stage.publish("elsewhere", "tick", json!(0)).await;
+    for n in 1..=8 {
+        for room in ["lobby", "user:43"] {
+            stage.publish(room, "tick", json!({ "n": n })).await;
+        }
+    }
+    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
+    client.next_of_type("subscribed").await;
+    assert_eq!(client.next_of_type("error").await["code"], "history_lost");
+    for n in 6..=8 {
+        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
+    }
+    // The automatic rooms in the same way.
+    let url = format!(
+        "ws://{}/ws?token={}&since={offset}",
+        edge.address,
+        carillon_testkit::tokens::dev("43")
+    );
+    let late = stage.driver.ws(&url, carillon_testkit::clients::WsOptions::new());
+    assert_eq!(late.next_of_type("welcome").await["recovered"], false);
+    let error = late.next_of_type("error").await;
+    assert_eq!(
+        (&error["code"], &error["topic"]),
+        (&json!("history_lost"), &json!("user:43"))
+    );
+    let first = late.next_event("tick").await;
+    assert_eq!(
+        (&first["payload"]["n"], &first["offset"]),
+        (&json!(6), &error["oldest"])
+    );
+    for n in 7..=8 {
+        assert_eq!(late.next_event("tick").await["payload"]["n"], n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_client_has_lost_nothing_where_nothing_was_stored() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    client.send(&json!({ "type": "ping" }));
+    let offset = client.next_of_type("pong").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // Every room that is entered stores a probe in the place of the one before.
+    for room in ["a", "b", "c"] {
+        client.send(&json!({ "type": "sub", "topic": room }));
+        client.next_of_type("subscribed").await;
+    }
+    let url = format!(
+        "ws://{}/ws?token={}&since={offset}",
+        edge.address,
+        carillon_testkit::tokens::dev("42")
+    );
+    let again = stage.driver.ws(&url, carillon_testkit::clients::WsOptions::new());
+    assert_eq!(again.next_of_type("welcome").await["recovered"], true);
+    stage.publish("user:42", "tick", json!(1)).await;
+    again.next_event("tick").await;
+    again.assert_no_message("an error", |message| message["type"] == "error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_does_not_replay_what_was_published_for_everyone_but_this_client() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let (client, welcome) = stage.ws(&edge, "42").await;
+    client.send(&json!({ "type": "sub", "topic": "lobby" }));
+    let offset = client.next_of_type("subscribed").await["offset"].clone();
+    let except = Headers::new().with(name::EXCEPT, welcome["sid"].as_str().unwrap());
+    stage.store("lobby", "others", json!(1), except).await;
+    stage.publish("lobby", "all", json!(2)).await;
+    client.next_event("all").await;
+    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
+    client.next_event("all").await;
+    client.assert_no_message("event for others", |message| message["event"] == "others");
 }
 
 #[tokio::test(flavor = "multi_thread")]
