@@ -174,15 +174,6 @@ impl RoomRule {
                 Join::When(mistakes.check(&at("join"), Expression::compile(text, Variable::JOIN))?)
             }
         };
-        let personal = ["user:", "session:"]
-            .iter()
-            .any(|head| pattern.head().starts_with(head));
-        if personal && rule.join.is_some() {
-            mistakes.add(
-                &at("join"),
-                "personal rooms are entered by their owner alone, whatever a rule says",
-            );
-        }
         let options = RoomOptions {
             presence: rule.presence.clone(),
             history: rule.history,

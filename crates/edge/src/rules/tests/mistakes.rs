@@ -82,10 +82,6 @@ fn every_kind_of_mistake_is_named() {
             ".rooms[0].join: no valid expression, at 1:",
         ),
         (
-            "rooms = [{ pattern = \"user:{id}\", join = \"true\" }]".to_owned(),
-            "whatever a rule says",
-        ),
-        (
             "rooms = [{ pattern = \"a\" }, { pattern = \"a\" }]".to_owned(),
             ".rooms[1].pattern: the pattern \"a\" stands above",
         ),

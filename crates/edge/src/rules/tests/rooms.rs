@@ -127,6 +127,25 @@ fn personal_rooms_are_their_owners_whatever_a_rule_says() {
 }
 
 #[test]
+fn a_rule_for_personal_rooms_opens_none() {
+    let rules = rules(
+        r#"rooms = [
+            { pattern = "user:{id}", join = "true", message = "No" },
+            { pattern = "session:{id}", join = "nats", message = "No" },
+        ]"#,
+    );
+    let client = Client::new("7", json!({}));
+    assert_eq!(client.join(&rules, "user:7"), JoinDecision::Allow);
+    for room in ["user:8", "session:other"] {
+        assert_eq!(
+            client.join(&rules, room),
+            JoinDecision::Refuse(refused("forbidden", "No")),
+            "{room}"
+        );
+    }
+}
+
+#[test]
 fn rooms_have_options() {
     let rules = rules(
         r#"
