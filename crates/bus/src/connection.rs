@@ -14,6 +14,8 @@ use tokio::sync::watch;
 /// Oldest server with everything that is used: atomic batches, schedules, per-message TTL.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 
+/// Between two pings: a server that hangs counts as away when it has left three of them unanswered.
+const PING: Duration = Duration::from_secs(4);
 /// How long the event of a new connection may take.
 const EVENT: Duration = Duration::from_secs(5);
 
@@ -238,7 +240,7 @@ impl Bus {
 async fn options(settings: &Nats, name: &str) -> Result<async_nats::ConnectOptions, ConnectError> {
     let mut options = async_nats::ConnectOptions::new()
         .name(name)
-        .ping_interval(Duration::from_secs(10))
+        .ping_interval(PING)
         .subscription_capacity(1 << 16)
         .client_capacity(1 << 14)
         .request_timeout(Some(Duration::from_secs(5)))
