@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// The event's name
     event: String,
     /// The data, as JSON; without it the event has none
-    #[arg(value_name = "JSON", value_parser = json)]
+    #[arg(value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
     data: Option<Box<RawValue>>,
     /// For whoever is there now: not stored
     #[arg(long)]
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         id: args.id.as_deref(),
     })?;
     // What a publisher would refuse is told here.
-    Draft::read(&body, token::now() * 1000).context("this is no event")?;
+    Draft::read(&body, token::now() * 1000).map_err(|error| anyhow::anyhow!("this is no event: {error}"))?;
     let bus = args.cluster.connect().await?;
     let (headers, body) = (Headers::new(), Bytes::from(body));
     if args.signal {

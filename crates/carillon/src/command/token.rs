@@ -10,10 +10,13 @@ use serde_json::Value;
 use crate::cli::File;
 use crate::{config, shell};
 
+/// Bytes of a user's id that a token may have.
+const MAX_USER: usize = 200;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The user's id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = user)]
     user: String,
     /// The user's role
     #[arg(long)]
@@ -58,6 +61,13 @@ pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn user(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_USER {
+        return Err(format!("a user's id has 1 to {MAX_USER} bytes"));
+    }
+    Ok(text.to_owned())
 }
 
 /// Text that does not begin as JSON does may stand without quotes.

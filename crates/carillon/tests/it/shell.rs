@@ -115,9 +115,14 @@ async fn refused_bodies_are_listed_shown_and_put_back() {
 async fn what_is_no_event_is_not_published() {
     for (arguments, expected) in [
         (["", "a", "1"], "a room has 1 to 256 bytes"),
-        (["r", "", "1"], "this is no event: bad_event"),
+        (
+            ["r", "", "1"],
+            "this is no event: bad_event: an event name has 1 to 128 bytes\n",
+        ),
         (["r", "a", "{"], "not JSON"),
         (["r", "connect", "1"], "reserved by Socket.IO"),
+        // A negative number is data, so this gets as far as the connection.
+        (["r", "a", "-5"], "the cluster cannot be reached"),
     ] {
         let builder = arguments
             .iter()

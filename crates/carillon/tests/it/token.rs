@@ -68,3 +68,13 @@ async fn there_is_no_default_secret() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_user_that_no_edge_would_admit_gets_no_token() {
+    for user in [String::new(), "x".repeat(201)] {
+        let (ok, text) = run(carillon(["token", "--secret", "s", "--user"]).arg(&user)).await;
+        assert!(!ok && text.contains("a user's id has 1 to 200 bytes"), "{text}");
+    }
+    let (ok, text) = run(carillon(["token", "--secret", "s", "--user"]).arg("x".repeat(200))).await;
+    assert!(ok, "{text}");
+}
