@@ -8,7 +8,7 @@ use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::EngineId;
 use carillon_protocol::session::Transport;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::accept::{Body, Rate, Slots, empty, error, full, unavailable};
@@ -93,6 +93,9 @@ impl Front {
             (EngineTransport::WebSocket, None) => {
                 if request.method() != Method::GET {
                     return self.engine_error(&request, RequestError::BadHandshakeMethod);
+                }
+                if !request.headers().contains_key(UPGRADE) {
+                    return self.engine_error(&request, RequestError::BadRequest);
                 }
                 if let Err(refused) = self.admit_new() {
                     return refused;
@@ -210,13 +213,17 @@ impl Front {
         if let Err(refused) = self.admit_new() {
             return refused;
         }
-        let offer = match self.offer(&mut request, &peer) {
-            Ok(offer) => offer,
-            Err(refused) => return refused,
-        };
+        if let Err(refused) = self.check_origin(&request, &peer) {
+            return refused;
+        }
+        // The token comes first: who shows none is told so, also where the handshake is wrong.
         let shown = Shown::of(request.headers(), request.uri().query());
         let user = match self.hub.identify_plain(&shown).await {
             Ok(user) => user,
+            Err(refused) => return refused,
+        };
+        let offer = match upgrade::offer(&mut request) {
+            Ok(offer) => offer,
             Err(refused) => return refused,
         };
         let place = match user.id() {

@@ -64,6 +64,22 @@ async fn a_plain_client_is_refused_before_the_upgrade() {
         serde_json::from_str::<Value>(&rejected.body).unwrap()["code"],
         "unauthorized"
     );
+    // Also where it is no handshake at all.
+    let http = carillon_testkit::http::client();
+    let status = async |query: &str| {
+        let url = format!("http://{}{query}", edge.address);
+        let response = http.get(url).send().await.unwrap();
+        (
+            response.status().as_u16(),
+            response.json::<Value>().await.unwrap(),
+        )
+    };
+    assert_eq!(status("/ws").await.0, 401);
+    assert_eq!(status("/ws?token=x").await.0, 401);
+    let upgrade = status(&format!("/ws?token={}", tokens::dev("42"))).await;
+    assert_eq!((upgrade.0, &upgrade.1["code"]), (426, &json!("upgrade_required")));
+    let engine = status("/socket.io/?EIO=4&transport=websocket").await;
+    assert_eq!(engine, (400, json!({ "code": 3, "message": "Bad request" })));
     let protocols = WsOptions::new()
         .protocol("carillon.v1")
         .protocol(format!("bearer.{}", tokens::dev("42")));
