@@ -110,11 +110,8 @@ impl Hub {
                 .or_else(|| settings.connect.message.clone())
                 .unwrap_or_else(|| "Forbidden".to_owned()),
         };
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(RequestError::Away) => return Err(Refused::Unavailable),
-            Err(_) => return Err(refused(None, None)),
-        };
+        // A backend that says nothing says nothing about the client, which would not come back after a refusal.
+        let reply = reply.map_err(|_| Refused::Unavailable)?;
         let Ok(admission) = serde_json::from_slice::<Admission>(&reply.body) else {
             return Err(refused(None, None));
         };

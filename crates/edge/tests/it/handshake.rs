@@ -1,3 +1,4 @@
+use carillon_protocol::headers::Headers;
 use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
@@ -86,6 +87,51 @@ async fn a_plain_client_is_refused_before_the_upgrade() {
     let client = stage.driver.ws(format!("ws://{}/ws", edge.address), protocols);
     assert_eq!(client.opened().await, "carillon.v1");
     assert_eq!(client.next_of_type("welcome").await["userId"], "42");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_decides_and_is_away_keeps_clients_waiting_and_refuses_none() {
+    let mut plan = Plan::default();
+    let namespace = plan.namespaces.get_mut("/").unwrap();
+    namespace.connect.ask = true;
+    namespace.connect.timeout = std::time::Duration::from_millis(300);
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let client = stage
+        .driver
+        .sio(edge.url(), SioOptions::websocket(tokens::dev("42")));
+    let plain = stage.driver.ws(
+        format!("ws://{}/ws?token={}", edge.address, tokens::dev("43")),
+        WsOptions::new(),
+    );
+    let closed = plain.closed().await;
+    assert_eq!(closed.code, 1013, "{}", closed.reason);
+    let mut asked = stage.bus.subscribe("rt.up.main.$connect", None).await.unwrap();
+    let bus = stage.bus.clone();
+    let backend = tokio::spawn(async move {
+        while let Some(message) = asked.next().await {
+            let body: Value = serde_json::from_slice(&message.body).unwrap();
+            let allow = body["user"]["id"] == "42";
+            let reply = json!({ "allow": allow, "code": "closed", "message": "Not you" });
+            if let Some(to) = message.reply {
+                bus.publish(&to, &Headers::new(), reply.to_string().into())
+                    .await
+                    .unwrap();
+            }
+        }
+    });
+    // The stock client does not come back after a connect_error, so it got none.
+    client.connected().await;
+    let refused = stage
+        .driver
+        .sio(edge.url(), SioOptions::websocket(tokens::dev("44")))
+        .refused()
+        .await;
+    assert_eq!(
+        (refused.message.as_str(), &refused.data["code"]),
+        ("Not you", &json!("closed"))
+    );
+    backend.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
