@@ -19,7 +19,7 @@ pub(crate) fn problems(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     nats::check(config, &mut report);
     auth(config, &mut report);
     if let Some((key, expected)) = config.edge.contradiction() {
-        report.add(&["edge", key], format!("expected {expected}"));
+        report.add_key(&format!("edge.{key}"), format!("expected {expected}"));
     }
     if let Err(problem) = config.publisher.check() {
         report.add_key(&problem.key, problem.problem);

@@ -52,6 +52,14 @@ async fn every_mistake_is_one_line_with_its_place() {
             "carillon.toml:2: edge.path: expected a path that begins with a slash",
         ),
         (
+            "[edge]\ncors_origin = [\"*\",\n  \"https://a.example/path\"]",
+            r#"carillon.toml:3: edge.cors_origin[1]: expected an origin such as "https://app.example.com", without a path, or "*", got "https://a.example/path""#,
+        ),
+        (
+            "[edge]\ntrusted_proxies = [\"localhost\"]",
+            r#"carillon.toml:2: edge.trusted_proxies[0]: expected an address such as "10.0.0.1", or a network such as "10.0.0.0/8", got "localhost""#,
+        ),
+        (
             "[edge]\ndrain = \"3s\"",
             "carillon.toml:1: edge.drain_delay: expected less than edge.drain",
         ),
