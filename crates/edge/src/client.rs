@@ -1,17 +1,25 @@
 //! One client's transport, as the rest of the edge sees it: something to send to, and to close.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use carillon_bus::history::now;
 use carillon_protocol::session::Transport;
 use carillon_service::settings::Overflow;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::asks::Asks;
 use crate::frame::{Chunk, Wire};
 use crate::metrics;
 use crate::outbox::{Outbox, Sent, Sink};
+
+/// How long a client may take nothing of its history before it is closed.
+const STALLED: Duration = Duration::from_secs(30);
+/// Between two looks at the queue of a transport that takes from it by itself.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a transport is closed: the WebSocket close code, and the text for the client and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +107,7 @@ impl Client {
         match sent {
             Sent::Done => {}
             Sent::Waiting => self.wake.notify_one(),
-            Sent::Overflow => {
-                metrics::error("slow_client");
-                self.close(Closing {
-                    code: 1013,
-                    reason: "slow_client: too much waits for this connection".to_owned(),
-                    flush: false,
-                });
-            }
+            Sent::Overflow => self.overflow(),
         }
     }
 
@@ -137,6 +138,62 @@ impl Client {
     /// Waits until the connection's task has something to do: to write, or to close.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Returns whether history of so many bytes may join what waits.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        self.outbox.lock().has_room(size)
+    }
+
+    /// Waits until history of so many bytes may join what waits, and writes meanwhile; `false` if the client takes
+    /// nothing any more, or is being closed.
+    pub(crate) async fn drained(&self, size: usize) -> bool {
+        let mut waiting = usize::MAX;
+        let mut deadline = Instant::now() + STALLED;
+        loop {
+            let (left, socket) = {
+                let mut outbox = self.outbox.lock();
+                if outbox.flush().is_err() {
+                    return false;
+                }
+                if outbox.has_room(size) {
+                    return true;
+                }
+                let socket = match &outbox.sink {
+                    Sink::Socket(socket) => Some(Arc::clone(socket)),
+                    Sink::Pull => None,
+                };
+                (outbox.waiting(), socket)
+            };
+            let look = if socket.is_some() { LOOK * 10 } else { LOOK };
+            if left < waiting {
+                waiting = left;
+                deadline = Instant::now() + STALLED;
+            }
+            if self.closing().is_some() || Instant::now() >= deadline {
+                return false;
+            }
+            let turn = async {
+                match socket {
+                    Some(socket) => socket.writable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            // A socket that cannot be written to is looked at too, since its client may be closed meanwhile.
+            if let Ok(Err(_)) = tokio::time::timeout(look, turn).await {
+                return false;
+            }
+        }
+    }
+
+    /// Tells the client that too much waits for it, and closes it; it comes back for the rest.
+    pub(crate) fn overflow(&self) {
+        metrics::error("slow_client");
+        self.close(Closing {
+            code: 1013,
+            reason: "slow_client: too much waits for this connection".to_owned(),
+            flush: false,
+        });
     }
 
     /// Wakes the connection's task.

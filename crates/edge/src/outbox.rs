@@ -170,15 +170,19 @@ impl Outbox {
         taken
     }
 
-    /// Returns whether something waits.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+    /// Returns whether history of so many bytes may join what waits: half of the queue is for what comes live.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        self.queue.is_empty() || self.bytes + size <= self.limit / 2
     }
 
     /// Returns the bytes that wait.
-    #[cfg(test)]
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.bytes
+    }
+
+    /// Returns whether something waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
     }
 }
 

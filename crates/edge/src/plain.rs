@@ -262,7 +262,7 @@ impl Plain {
             for (room, oldest) in &regained.lost {
                 self.history_lost(room, *oldest);
             }
-            self.session.send_again(&regained.events);
+            self.session.send_again(&regained.events).await;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use carillon_protocol::offset::Offset;
 use parking_lot::Mutex;
 
 use crate::accept::Slot;
-use crate::client::{Client, Closing};
+use crate::client::Client;
 use crate::frame::Broadcast;
 use crate::metrics;
 use crate::namespace::Namespace;
@@ -62,9 +62,12 @@ struct Cursor {
     last: u64,
     /// Reasons to hold durable events back: not open yet, a join, a repair.
     holds: u32,
-    /// Events that wait, by sequence, with their bytes.
-    held: BTreeMap<u64, Arc<Broadcast>>,
+    /// Events that wait, by sequence.
+    held: BTreeMap<u64, Held>,
+    /// Bytes of those that came live, which are bounded; what is read of the history is by the reading.
     held_bytes: usize,
+    /// Somebody waits until the client has taken what it was sent of what is held.
+    draining: bool,
     /// Everything up to this sequence was delivered or is held: the client's offset once what is held has left.
     verified: u64,
     /// What was sent after a higher sequence, or what the client may lack from before it came here.
@@ -75,6 +78,12 @@ struct Cursor {
     lists: VecDeque<u64>,
     /// Signals that came while the session moves from edge to edge.
     moving: Option<Vec<Arc<Broadcast>>>,
+}
+
+/// An event that waits.
+struct Held {
+    broadcast: Arc<Broadcast>,
+    live: bool,
 }
 
 impl Session {
@@ -123,10 +132,10 @@ impl Session {
         };
         // What waits goes first, even if the hold has ended and nobody has come to send it yet.
         if cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
-            cursor.hold(sequence, broadcast);
+            cursor.hold(sequence, broadcast, true);
             if cursor.held_bytes > self.namespace.queue_limit {
                 drop(cursor);
-                self.overflow();
+                self.client.overflow();
             } else {
                 self.flush(&mut cursor);
             }
@@ -158,27 +167,18 @@ impl Session {
         metrics::sent(&self.namespace, broadcast);
     }
 
-    fn overflow(&self) {
-        metrics::error("slow_client");
-        self.client.close(Closing {
-            code: 1013,
-            reason: "slow_client: too much waits for this connection".to_owned(),
-            flush: false,
-        });
-    }
-
     /// Holds durable events back until the matching [`Session::release`].
     pub(crate) fn hold(&self) {
         self.cursor.lock().holds += 1;
     }
 
     /// Ends a hold; what waited leaves in the order of its sequences.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(self: &Arc<Self>) {
         self.release_verified(0);
     }
 
     /// Ends a hold; everything up to a sequence was delivered to the session, or is held for it.
-    pub(crate) fn release_verified(&self, up_to: u64) {
+    pub(crate) fn release_verified(self: &Arc<Self>, up_to: u64) {
         let mut cursor = self.cursor.lock();
         cursor.holds = cursor.holds.saturating_sub(1);
         cursor.verified = cursor.verified.max(up_to);
@@ -186,30 +186,64 @@ impl Session {
     }
 
     /// Sends what waited, if nothing holds it any more.
-    pub(crate) fn release_namespace(&self) {
+    pub(crate) fn release_namespace(self: &Arc<Self>) {
         self.flush(&mut self.cursor.lock());
     }
 
-    fn flush(&self, cursor: &mut Cursor) {
-        if cursor.holds > 0 || self.namespace.is_held() {
-            return;
-        }
-        let verified = std::mem::take(&mut cursor.verified);
-        if !cursor.held.is_empty() {
-            self.client.cork();
-            cursor.held_bytes = 0;
-            let mut held = std::mem::take(&mut cursor.held).into_iter().peekable();
-            while let Some((sequence, broadcast)) = held.next() {
-                // The last one up to there proves all before it.
-                let is_last = held.peek().is_none_or(|(next, _)| *next > verified);
-                let proof = if is_last { verified } else { 0 };
-                self.write_durable(cursor, sequence, &broadcast, proof);
+    fn flush(self: &Arc<Self>, cursor: &mut Cursor) {
+        while cursor.holds == 0 && !self.namespace.is_held() {
+            let Some(next) = cursor.held.values().next() else {
+                let verified = std::mem::take(&mut cursor.verified);
+                if cursor.open {
+                    cursor.last = cursor.last.max(verified);
+                }
+                return;
+            };
+            let size = next.broadcast.size();
+            if !self.client.has_room(size) {
+                return self.go_on_when_drained(cursor, size);
             }
+            self.client.cork();
+            self.write_held(cursor);
             self.client.uncork();
         }
-        if cursor.open {
-            cursor.last = cursor.last.max(verified);
+    }
+
+    /// Writes what waits, as far as there is room for it.
+    fn write_held(&self, cursor: &mut Cursor) {
+        while let Some(next) = cursor.held.first_entry() {
+            if !self.client.has_room(next.get().broadcast.size()) {
+                return;
+            }
+            let (sequence, held) = next.remove_entry();
+            cursor.uncount(&held);
+            // The last one up to there proves all before it.
+            let verified = cursor.verified;
+            let is_last = cursor.held.keys().next().is_none_or(|next| *next > verified);
+            let proof = if is_last { verified } else { 0 };
+            self.write_durable(cursor, sequence, &held.broadcast, proof);
         }
+    }
+
+    /// Sends the rest of what waits once the client has taken some: a long history is not a slow client.
+    fn go_on_when_drained(self: &Arc<Self>, cursor: &mut Cursor, size: usize) {
+        if std::mem::replace(&mut cursor.draining, true) {
+            return;
+        }
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            let drained = session.client.drained(size).await;
+            let mut cursor = session.cursor.lock();
+            cursor.draining = false;
+            if session.has_ended() {
+                return;
+            }
+            if drained {
+                session.flush(&mut cursor);
+            } else {
+                session.client.overflow();
+            }
+        });
     }
 
     /// Notes what the client may lack until it shows a higher offset.
@@ -237,31 +271,44 @@ impl Session {
     /// Adds an event of the history to what waits; the session must be held.
     pub(crate) fn replay(&self, sequence: u64, broadcast: &Arc<Broadcast>) {
         if !broadcast.excludes(self.sid.as_str()) {
-            self.cursor.lock().hold(sequence, broadcast);
+            self.cursor.lock().hold(sequence, broadcast, false);
         }
     }
 
-    /// Sends an event again that the client may have, behind everything it has: a subscription with `since`.
-    pub(crate) fn send_again(&self, broadcasts: &[Arc<Broadcast>]) {
-        let mut cursor = self.cursor.lock();
-        self.client.cork();
-        for broadcast in broadcasts {
-            let Some(sequence) = broadcast.sequence else {
-                continue;
-            };
-            cursor.held.remove(&sequence);
-            cursor.last = cursor.last.max(sequence);
-            if !broadcast.excludes(self.sid.as_str()) {
-                self.write(broadcast, cursor.last);
+    /// Sends events again that the client may have, behind everything it has: a subscription with `since`. The session
+    /// must be held.
+    pub(crate) async fn send_again(&self, broadcasts: &[Arc<Broadcast>]) {
+        let mut rest = broadcasts;
+        while let Some(next) = rest.first() {
+            if !self.client.drained(next.size()).await {
+                return self.client.overflow();
             }
+            let mut cursor = self.cursor.lock();
+            self.client.cork();
+            while let Some((broadcast, others)) = rest.split_first() {
+                if !self.client.has_room(broadcast.size()) {
+                    break;
+                }
+                rest = others;
+                let Some(sequence) = broadcast.sequence else {
+                    continue;
+                };
+                if let Some(held) = cursor.held.remove(&sequence) {
+                    cursor.uncount(&held);
+                }
+                cursor.last = cursor.last.max(sequence);
+                if !broadcast.excludes(self.sid.as_str()) {
+                    self.write(broadcast, cursor.last);
+                }
+            }
+            self.client.uncork();
         }
-        self.client.uncork();
     }
 
     /// Returns the highest sequence up to which the client misses nothing.
     pub(crate) fn offset(&self) -> Offset {
         let mut cursor = self.cursor.lock();
-        if cursor.holds == 0 && !self.namespace.is_held() {
+        if cursor.holds == 0 && !self.namespace.is_held() && cursor.held.is_empty() {
             cursor.last = cursor.last.max(self.namespace.watermark());
         }
         Offset {
@@ -283,7 +330,7 @@ impl Session {
         let cursor = self.cursor.lock();
         let held = cursor.held.range(..=cursor.last);
         // Whoever goes on sends it before anything higher.
-        let held = held.map(|(sequence, broadcast)| lack(broadcast, *sequence, cursor.last + 1));
+        let held = held.map(|(sequence, held)| lack(&held.broadcast, *sequence, cursor.last + 1));
         cursor.late.iter().cloned().chain(held).collect()
     }
 
@@ -374,9 +421,23 @@ impl Cursor {
         false
     }
 
-    fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>) {
-        if self.held.insert(sequence, Arc::clone(broadcast)).is_none() {
+    fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>, live: bool) {
+        let entry = self.held.entry(sequence);
+        let std::collections::btree_map::Entry::Vacant(vacant) = entry else {
+            return;
+        };
+        if live {
             self.held_bytes += broadcast.size();
+        }
+        vacant.insert(Held {
+            broadcast: Arc::clone(broadcast),
+            live,
+        });
+    }
+
+    fn uncount(&mut self, held: &Held) {
+        if held.live {
+            self.held_bytes = self.held_bytes.saturating_sub(held.broadcast.size());
         }
     }
 }

@@ -54,7 +54,7 @@ impl Session {
     }
 
     /// Goes on with a session that was held for another edge.
-    pub(crate) fn thaw(&self) {
+    pub(crate) fn thaw(self: &Arc<Self>) {
         self.cursor.lock().moving = None;
         self.release();
     }
@@ -87,8 +87,8 @@ impl Session {
         }
         // A room is complete up to what waits here, but the client is not.
         let cursor = self.cursor.lock();
-        for (sequence, event) in &cursor.held {
-            if let Some(up_to) = heard.get_mut(&event.room) {
+        for (sequence, held) in &cursor.held {
+            if let Some(up_to) = heard.get_mut(&held.broadcast.room) {
                 *up_to = (*up_to).min(sequence.saturating_sub(1));
             }
         }

@@ -108,6 +108,57 @@ async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_larger_than_the_queue_arrives_whole() {
+    let mut plan = Plan::default();
+    plan.edge.queue = 64 * 1024;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    client.send(&json!({ "type": "ping" }));
+    let offset = client.next_of_type("pong").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let away = stage.sio(&edge, "43").await;
+    let sid = away.state().await["sid"].clone();
+    stage.publish("user:43", "before", json!(0)).await;
+    away.next_event("before").await;
+    away.cut();
+    away.disconnected().await;
+    // A megabyte for each, half of it in events of which one takes half the queue.
+    for n in 0..200 {
+        let text = "x".repeat(if n % 10 == 0 { 40_000 } else { 4000 });
+        for room in ["lobby", "user:43"] {
+            stage.publish(room, "tick", json!({ "n": n, "text": text })).await;
+        }
+    }
+    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
+    let with = |user: &str, path: &str| {
+        format!(
+            "{}/{path}?token={}&topic=lobby&since={offset}",
+            edge.address,
+            carillon_testkit::tokens::dev(user)
+        )
+    };
+    let resumed = stage.driver.ws(
+        format!("ws://{}", with("43", "ws")),
+        carillon_testkit::clients::WsOptions::new(),
+    );
+    let stream = stage.driver.sse(format!("http://{}", with("44", "sse")), &[]);
+    stream.next_message().await;
+    for n in 0..200 {
+        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
+        assert_eq!(resumed.next_event("tick").await["payload"]["n"], n);
+        assert_eq!(stream.next_message().await.json["payload"]["n"], n);
+        assert_eq!(away.next_event("tick").await.data()["n"], n);
+    }
+    let state = away.state().await;
+    assert_eq!((&state["sid"], &state["recovered"]), (&sid, &json!(true)));
+    stage.publish("lobby", "after", json!(1)).await;
+    client.next_event("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_client_has_lost_nothing_where_nothing_was_stored() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
