@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::neighbours::Neighbour;
 use super::{Answer, Answered, Command, Engine};
 use crate::client::Closing;
+use crate::entrance::PING_TIMEOUT;
 use crate::frame::Chunk;
 use crate::hub::Hub;
 use crate::metrics;
@@ -254,7 +255,7 @@ impl Driver {
         match self.pinged {
             Some(pinged) if now >= pinged + timeout => {
                 metrics::error("timeout");
-                return Err(gone("ping timeout"));
+                return Err(gone(PING_TIMEOUT));
             }
             None if now >= self.ping_at => {
                 if !self.engine.conversation.has_entered() {
@@ -281,7 +282,13 @@ impl Driver {
             body.extend_from_slice(&close::close(closing.code, &closing.reason));
             body.into()
         } else {
-            chunks.push(Chunk::text(fixed::CLOSE.as_bytes()));
+            // To a client that closed it itself there is nothing to say.
+            let word = if closing.code == close::NORMAL {
+                fixed::NOOP
+            } else {
+                fixed::CLOSE
+            };
+            chunks.push(Chunk::text(word.as_bytes()));
             self.encode(&chunks)
         };
         let farewell = Answer { body, last: true };
@@ -306,10 +313,16 @@ impl Driver {
                 }
             }
         };
-        if !told {
+        if !told && is_news(closing) {
             let _ = tokio::time::timeout(FAREWELL, ask).await;
         }
     }
+}
+
+/// Whether a client has to be told why its session ended. To one that closed it, broke the protocol or fell silent the
+/// session is unknown from then on, as the protocol has it.
+fn is_news(closing: &Closing) -> bool {
+    !matches!(closing.code, close::NORMAL | close::PROTOCOL_ERROR) && closing.reason != PING_TIMEOUT
 }
 
 async fn lost(front: Option<Arc<Neighbour>>) {
