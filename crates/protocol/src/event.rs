@@ -1,5 +1,7 @@
 //! Events: what teams send, and what is stored and delivered.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -141,11 +143,25 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
 impl Draft {
     /// Reads a body: Carillon's own form, or a CloudEvents 1.0 JSON event.
     pub fn read(body: &[u8], time: u64) -> Result<Self, BadEvent> {
-        let body: Body<'_> = serde_json::from_slice(body).map_err(BadEvent::Json)?;
+        let raw: &RawValue = serde_json::from_slice(body).map_err(BadEvent::Json)?;
+        // A struct would also be read from an array of its members.
+        if !raw.get().starts_with('{') {
+            return Err(BadEvent::NoEvent);
+        }
+        let body: Body<'_> = serde_json::from_str(raw.get()).map_err(BadEvent::Json)?;
         for raw in [body.data, body.args].into_iter().flatten() {
             rawjson::check_depth(raw.get()).map_err(|_| BadEvent::Field("data nests too deep"))?;
         }
-        let cloud = body.specversion.is_some() && body.event.is_none();
+        let cloud = match body.specversion.filter(|_| body.event.is_none()) {
+            Some(version) => {
+                let version: String = field(version, "specversion must be a string")?;
+                if version != "1.0" {
+                    return Err(BadEvent::Field("specversion must be 1.0"));
+                }
+                true
+            }
+            None => false,
+        };
         let name = if cloud { body.kind } else { body.event };
         let name: String = field(name.ok_or(BadEvent::NoEvent)?, "event must be a string")?;
         names::check_event(&name)?;
@@ -212,9 +228,12 @@ fn payload(body: &Body<'_>) -> Result<Payload, BadEvent> {
 
 fn cloud_payload(body: &Body<'_>) -> Result<Payload, BadEvent> {
     match (body.data, body.data_base64) {
-        (Some(data), _) => Ok(Payload::One(Bytes::copy_from_slice(data.get().as_bytes()))),
+        (Some(_), Some(_)) => Err(BadEvent::Field("data and data_base64 exclude each other")),
+        (Some(data), None) => Ok(Payload::One(Bytes::copy_from_slice(data.get().as_bytes()))),
         (None, Some(raw)) => {
-            let base64: String = field(raw, "data_base64 must be a string")?;
+            const EXPECTED: &str = "data_base64 must be base64";
+            let base64: String = field(raw, EXPECTED)?;
+            STANDARD.decode(&base64).map_err(|_| BadEvent::Field(EXPECTED))?;
             let json = serde_json::json!({ "$binary": base64 }).to_string();
             Ok(Payload::One(json.into()))
         }
@@ -378,7 +397,9 @@ mod tests {
     fn refusals_have_codes() {
         for (body, code) in [
             ("nonsense", "not_json"),
-            ("[]", "not_json"),
+            ("[]", "no_event"),
+            (r#"["a",1,null,null,null,null,null,null,null,null]"#, "no_event"),
+            (r#""a""#, "no_event"),
             ("{}", "no_event"),
             (r#"{"event":7}"#, "bad_field"),
             (r#"{"event":""}"#, "bad_event"),
@@ -388,6 +409,17 @@ mod tests {
             (r#"{"event":"a","ttl":0}"#, "bad_field"),
             (r#"{"event":"a","id":5}"#, "bad_field"),
             (r#"{"event":"a","except":"x"}"#, "bad_field"),
+            (r#"{"specversion":"0.3","type":"a"}"#, "bad_field"),
+            (r#"{"specversion":1,"type":"a"}"#, "bad_field"),
+            (r#"{"specversion":"1.0","source":"/s"}"#, "no_event"),
+            (
+                r#"{"specversion":"1.0","type":"a","data":1,"data_base64":"AA=="}"#,
+                "bad_field",
+            ),
+            (
+                r#"{"specversion":"1.0","type":"a","data_base64":"!"}"#,
+                "bad_field",
+            ),
         ] {
             assert_eq!(read(body).unwrap_err().code(), code, "{body}");
         }
