@@ -168,6 +168,9 @@ impl Checker {
 /// The room token under which an event for a list of rooms waits.
 const LIST: &str = "%list";
 
+/// The end of 2200: the server counts nanoseconds, and takes a time that does not fit for one that has come.
+const LATEST: i64 = 7_289_654_399;
+
 /// Checks what the body's reader leaves open, and reads the time of delivery.
 pub(crate) fn draft_checks(draft: &Draft) -> Result<Option<OffsetDateTime>, Refusal> {
     if draft
@@ -180,6 +183,7 @@ pub(crate) fn draft_checks(draft: &Draft) -> Result<Option<OffsetDateTime>, Refu
     }
     let Some(text) = &draft.at else { return Ok(None) };
     match OffsetDateTime::parse(text, &Rfc3339) {
+        Ok(at) if at.unix_timestamp() > LATEST => Err(Refusal::new("bad_field", "at is later than 2200")),
         Ok(at) => Ok(Some(at)),
         Err(_) => Err(Refusal::new("bad_field", "at must be an RFC 3339 time")),
     }
@@ -308,6 +312,11 @@ mod tests {
             ("rt.pub.main.a", "nonsense", "not_json"),
             ("rt.pub.main.a", "{}", "no_event"),
             ("rt.pub.main.a", r#"{"event":"e","at":"soon"}"#, "bad_field"),
+            (
+                "rt.pub.main.a",
+                r#"{"event":"e","at":"2500-01-01T00:00:00Z"}"#,
+                "bad_field",
+            ),
             ("rt.pub.main.%list", r#"{"event":"e"}"#, "bad_rooms"),
             ("rt.pub.main.%list", r#"{"event":"e","rooms":[]}"#, "bad_rooms"),
             (
