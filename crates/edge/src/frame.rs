@@ -1,6 +1,7 @@
 //! Frames: an event encoded once for every client that speaks the same format.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use carillon_protocol::binary;
@@ -114,9 +115,16 @@ pub(crate) struct Broadcast {
     pub(crate) list: Option<u64>,
     socket_io: OnceLock<Frame>,
     json: OnceLock<Frame>,
+    timed: AtomicBool,
 }
 
 impl Broadcast {
+    /// Returns whether nobody has asked this before.
+    pub(crate) fn is_untimed(&self) -> bool {
+        // The read alone keeps the line shared among the cores that write to a large room.
+        !self.timed.load(Ordering::Relaxed) && !self.timed.swap(true, Ordering::Relaxed)
+    }
+
     pub(crate) fn new(event: Event, room: Room, sequence: Option<u64>, set: Option<(u64, u64)>) -> Self {
         Self {
             event,
@@ -128,6 +136,7 @@ impl Broadcast {
             list: None,
             socket_io: OnceLock::new(),
             json: OnceLock::new(),
+            timed: AtomicBool::new(false),
         }
     }
 
@@ -280,6 +289,14 @@ mod tests {
             except: Some("a,b".to_owned()),
             time: 5,
         }
+    }
+
+    #[test]
+    fn an_event_is_timed_once_for_certain() {
+        let room = Room::new("chat").unwrap();
+        let first = Broadcast::new(event("1"), room.clone(), Some(1), None);
+        assert!(first.is_untimed() && !first.is_untimed());
+        assert!(Broadcast::new(event("1"), room, Some(2), None).is_untimed());
     }
 
     #[test]
