@@ -31,8 +31,9 @@ impl Asks {
             return None;
         }
         let (sender, answer) = oneshot::channel();
-        let number = open.next;
-        open.next += 1;
+        // From 1 on, since a client may well test the number as a condition.
+        let number = open.next.max(1);
+        open.next = number + 1;
         open.waiting.insert(number, sender);
         Some((number, answer))
     }
@@ -64,5 +65,21 @@ impl Asks {
         if let Some(sender) = open.as_mut().and_then(|open| open.waiting.remove(&number)) {
             let _ = sender.send(payload);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_numbered_from_one_and_answered_once() {
+        let asks = Asks::default();
+        let (first, mut answer) = asks.open().unwrap();
+        let (second, _) = asks.open().unwrap();
+        assert_eq!((first, second), (1, 2));
+        asks.answer(1, Payload::NONE);
+        asks.answer(1, Payload::One("1".into()));
+        assert_eq!(answer.try_recv(), Ok(Payload::NONE));
     }
 }

@@ -9,6 +9,7 @@ use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::{EdgeId, Sid};
 use carillon_protocol::message::{Answer, Answers, Ask};
 use carillon_protocol::names::{self, Namespace, Room};
+use carillon_protocol::socketio;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,12 @@ pub(crate) async fn ask(
 
 fn payload(question: &Question) -> Result<(Box<RawValue>, bool), Refusal> {
     names::check_event(&question.event).map_err(|error| Refusal::wrong("bad_event", error.to_string()))?;
+    if socketio::is_reserved(&question.event) {
+        return Err(Refusal::wrong(
+            "bad_event",
+            "the event's name is reserved by Socket.IO",
+        ));
+    }
     match (&question.data, &question.args) {
         (Some(_), Some(_)) => Err(Refusal::wrong("bad_field", "data and args exclude each other")),
         (Some(data), None) => Ok((data.clone(), false)),
@@ -193,6 +200,7 @@ mod tests {
         assert_eq!(read(r#"{"event":"a"}"#).unwrap().0.get(), "[]");
         for bad in [
             r#"{"event":""}"#,
+            r#"{"event":"disconnect"}"#,
             r#"{"event":"a","args":{}}"#,
             r#"{"event":"a","args":[],"data":1}"#,
         ] {
