@@ -17,6 +17,7 @@ use carillon_auth::{Authorizer, Scope};
 use carillon_protocol::message::OrderKind;
 use carillon_protocol::names::Room;
 use carillon_service::problem::{Json, Problem, no_method, no_route};
+use carillon_service::readiness::Readiness;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -42,7 +43,7 @@ pub(crate) struct Api {
 }
 
 /// Returns the routes of the HTTP interface.
-pub(crate) fn routes(router: Arc<Router>, authorizer: Authorizer) -> Routes {
+pub(crate) fn routes(router: Arc<Router>, authorizer: Authorizer, readiness: Readiness) -> Routes {
     Routes::new()
         .route("/v1/users/{id}", get(user))
         .route("/v1/users/{id}/disconnect", post(disconnect))
@@ -58,10 +59,20 @@ pub(crate) fn routes(router: Arc<Router>, authorizer: Authorizer) -> Routes {
         .route("/v1/revocations", post(revoke))
         .route_layer(middleware::from_fn(measured))
         .route("/openapi.json", get(openapi))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(async move || ready(&readiness)))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Api { router, authorizer })
+}
+
+fn ready(readiness: &Readiness) -> StatusCode {
+    if readiness.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 async fn openapi() -> Response {

@@ -248,7 +248,7 @@ impl Server {
             drain,
             ..Limits::default()
         };
-        let routes = http::routes(Arc::clone(&router), self.authorizer);
+        let routes = http::routes(Arc::clone(&router), self.authorizer, readiness());
         answering.spawn(listen::serve(self.listener, routes, limits, intake.clone()));
         tracing::info!(address = %self.address, router = %router.leases.own(), "router is working");
 

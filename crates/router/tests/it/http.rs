@@ -308,4 +308,9 @@ async fn every_refusal_is_a_problem_document() {
     let (status, document) = api.call(None, "GET", "/openapi.json", None).await;
     assert_eq!(status, 200);
     assert!(document["paths"]["/v1/rooms/{room}"]["get"].is_object());
+    for path in ["/healthz", "/readyz"] {
+        assert!(document["paths"][path]["get"].is_object());
+        let (status, _) = api.call(None, "GET", path, None).await;
+        assert_eq!(status, 200, "{path}");
+    }
 }
