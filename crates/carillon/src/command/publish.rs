@@ -1,15 +1,21 @@
 //! `carillon publish`: an event from the shell.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use bytes::Bytes;
-use carillon_bus::StoreError;
+use carillon_bus::{Bus, StoreError};
 use carillon_protocol::event::Draft;
 use carillon_protocol::headers::Headers;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::command::token;
 use crate::shell::{self, Cluster, Place};
+
+/// How long a router may take to say whether there is such a namespace.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -49,6 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // What a publisher would refuse is told here.
     Draft::read(&body, token::now() * 1000).map_err(|error| anyhow::anyhow!("this is no event: {error}"))?;
     let bus = args.cluster.connect().await?;
+    known(&bus, &args.place).await?;
     let (headers, body) = (Headers::new(), Bytes::from(body));
     if args.signal {
         let subject = bus.subjects().signal(namespace, room);
@@ -66,6 +73,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ),
         Err(error) => return Err(error).context("the event is not acknowledged"),
     }
+    Ok(())
+}
+
+/// Refuses a namespace that the cluster does not have; without a router nobody knows.
+async fn known(bus: &Bus, place: &Place) -> anyhow::Result<()> {
+    let subject = bus.subjects().presence(&place.namespace, &place.room);
+    let question = Bytes::from_static(br#"{"limit":1}"#);
+    let Ok(answer) = bus.request(&subject, &Headers::new(), question, PATIENCE).await else {
+        return Ok(());
+    };
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    anyhow::ensure!(
+        answer["error"]["code"] != "unknown_namespace",
+        "there is no namespace {}",
+        place.namespace
+    );
     Ok(())
 }
 

@@ -26,6 +26,9 @@ async fn events_are_followed_from_any_point() {
     tail.wait_log("\"event\":\"second\"", LIMIT).await;
     publish("third", "{\"n\":3}").await;
     tail.wait_log("\"event\":\"third\"", LIMIT).await;
+    let elsewhere = carillon(["publish", "a", "b", "--namespace", "/nowhere", "--nats"]);
+    let (ok, text) = run(elsewhere.arg(nats.url())).await;
+    assert!(!ok && text.contains("there is no namespace /nowhere"), "{text}");
 
     let lines: Vec<Value> = tail
         .log()
