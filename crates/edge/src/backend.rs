@@ -170,8 +170,10 @@ impl Hub {
         let reply = self
             .ask(&subject, body.to_string().into(), settings.authz_timeout)
             .await;
+        let span = tracing::info_span!("authorize", %room, namespace = %namespace.name, sid = %session.sid);
         let Ok(reply) = reply else { return false };
         let allowed = serde_json::from_slice::<Value>(&reply.body)
+            .instrument(span)
             .is_ok_and(|reply| reply["allow"] == Value::Bool(true));
         self.decisions.remember(key, allowed, settings.authz_cache);
         allowed
@@ -189,14 +191,15 @@ impl Hub {
         let subject = self.bus.subjects().up(&namespace.name, event);
         let body = self.forwarded(session, event, payload);
         if !awaited {
-            let sent = self.bus.publish(&subject, &trace_headers(), body).await;
+            let headers = span.in_scope(trace_headers);
+            let sent = self.bus.publish(&subject, &headers, body).instrument(span).await;
             return sent
+        let span =
+            tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
                 .map(|()| None)
                 .map_err(|_| refusal("unavailable", "the backend cannot be reached"));
         }
         let timeout = namespace.settings.load().ack_timeout;
-        let span =
-            tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
         match self.ask(&subject, body, timeout).instrument(span).await {
             Ok(reply) => read_reply(&reply).map(Some),
             Err(RequestError::NoResponders) => Err(refusal("no_handler", "nobody handles this event")),

@@ -118,11 +118,16 @@ pub(super) async fn keep(
     };
     let body = Bytes::from(serde_json::to_vec(&body).expect("an event is JSON"));
     let subject = router.bus.subjects().offline(namespace, user);
-    let headers = Headers::new().with(
+    let mut kept = Headers::new().with(
         name::MSG_ID,
         format!("{}.{}.{sequence}", stream.name, stream.epoch),
     );
-    match router.bus.store(&subject, &headers, body).await {
+    for trace in [name::TRACEPARENT, name::TRACESTATE] {
+        if let Some(value) = headers.get(trace) {
+            kept.push(trace, value);
+        }
+    }
+    match router.bus.store(&subject, &kept, body).await {
         Ok(stored) => metrics::offline(!stored.duplicate),
         Err(StoreError::TooLarge) => tracing::warn!(%namespace, sequence, "event is too large to be kept"),
         Err(error) => return Err(error.into()),
