@@ -9,7 +9,7 @@ use carillon_protocol::engineio;
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::Sid;
-use carillon_protocol::message::{Answer, Answers, Ask, Order, OrderKind, Ordered, Revoked, Takeover};
+use carillon_protocol::message::{Answer, Answers, Ask, Ended, Order, OrderKind, Ordered, Revoked, Takeover};
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{State, Transport};
@@ -94,7 +94,8 @@ impl Hub {
             "engine" => self.serve_engine(message).await,
             "revoked" => {
                 if let Some(revoked) = read::<Revoked>(&message) {
-                    self.revoke(&revoked);
+                    let connections = self.revoke(&revoked).await;
+                    self.reply(&message, &Ended { connections }).await;
                 }
             }
             _ => tracing::debug!(subject = message.subject, "unknown request"),

@@ -87,7 +87,7 @@ pub struct Answer {
     pub error: Option<String>,
 }
 
-/// `rt.edge.all.revoked`, and the value in the bucket REVOKED.
+/// `rt.edge.all.revoked`, `rt.edge.<edge>.revoked`, and the value in the bucket REVOKED.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoked {
@@ -97,6 +97,13 @@ pub struct Revoked {
     pub jti: Option<String>,
     /// Milliseconds since 1970 at which it was revoked.
     pub at: u64,
+}
+
+/// The answer to a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many connections it has ended at this edge.
+    pub connections: usize,
 }
 
 /// `rt.edge.<edge>.engine`, in the header `Carillon-Engine`: a request of a long-polling client that came in at

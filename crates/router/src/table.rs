@@ -246,18 +246,6 @@ impl Table {
             .filter_map(|sid| Some((*sid, self.session(*sid)?)))
     }
 
-    /// Returns how many live connections a user has in all namespaces.
-    pub(crate) fn connections_of(&self, user: &str) -> usize {
-        let namespaces = self.namespaces.keys();
-        namespaces
-            .map(|namespace| {
-                self.of_user(namespace, user)
-                    .filter(|(_, session)| session.live)
-                    .count()
-            })
-            .sum()
-    }
-
     /// Returns the edges that own live sessions.
     pub(crate) fn owners(&self) -> impl Iterator<Item = EdgeId> {
         self.edges.keys().copied()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use carillon_auth::{ApiKeyConfig, Authorizer, Verifier};
@@ -10,7 +11,7 @@ use carillon_bus::{Bucket, Bus, Layout, StoredMessage, Streams, Table, history, 
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::{EdgeId, Sid};
-use carillon_protocol::message::{Answer, Answers, Ask, Order, Ordered};
+use carillon_protocol::message::{Answer, Answers, Ask, Ended, Order, Ordered};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::session::{Lease, Record, State, Transport};
 use carillon_router::{Config, Server, Setup};
@@ -313,6 +314,8 @@ pub(crate) struct Edge {
     pub(crate) id: EdgeId,
     pub(crate) records: Table,
     pub(crate) orders: Arc<Mutex<Vec<Value>>>,
+    /// How many connections a revocation ends here.
+    pub(crate) ends: Arc<AtomicUsize>,
     /// What its clients answer; `None` is silence.
     pub(crate) answer: Arc<Mutex<Option<Value>>>,
     bus: Bus,
@@ -327,6 +330,7 @@ impl Edge {
             id: EdgeId::from_random(std::array::from_fn(|_| fastrand::u8(..))),
             records: bus.table(Bucket::Sessions),
             orders: Arc::default(),
+            ends: Arc::default(),
             answer: Arc::new(Mutex::new(Some(json!("yes")))),
             bus: bus.clone(),
             life: Some(life.clone().drop_guard()),
@@ -335,6 +339,8 @@ impl Edge {
         let subject = bus.subjects().edge(edge.id);
         let mut orders = bus.subscribe(&format!("{subject}.order"), None).await.unwrap();
         let mut asks = bus.subscribe(&format!("{subject}.ask"), None).await.unwrap();
+        let mut revocations = bus.subscribe(&format!("{subject}.revoked"), None).await.unwrap();
+        let ends = Arc::clone(&edge.ends);
         bus.flush().await;
         let (taken, answer, table, leases, id) = (
             Arc::clone(&edge.orders),
@@ -359,6 +365,11 @@ impl Edge {
                         taken.lock().push(serde_json::from_slice(&request.body).unwrap());
                         let done = carry_out(&table, id, &order).await;
                         let body = serde_json::to_vec(&Ordered { done }).unwrap();
+                        bus.publish(&request.reply.unwrap(), &Headers::new(), body.into()).await.unwrap();
+                    }
+                    Some(request) = revocations.next() => {
+                        let ended = Ended { connections: ends.load(Ordering::Relaxed) };
+                        let body = serde_json::to_vec(&ended).unwrap();
                         bus.publish(&request.reply.unwrap(), &Headers::new(), body.into()).await.unwrap();
                     }
                     Some(request) = asks.next() => {
