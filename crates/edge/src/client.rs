@@ -1,7 +1,7 @@
 //! One client's transport, as the rest of the edge sees it: something to send to, and to close.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carillon_bus::history::now;
@@ -39,6 +39,7 @@ pub(crate) struct Client {
     closing: Mutex<Option<Box<Closing>>>,
     /// Milliseconds since 1970 at which the client last sent something.
     heard: AtomicU64,
+    parted: AtomicBool,
     wake: Notify,
 }
 
@@ -51,6 +52,7 @@ impl Client {
             outbox: Mutex::new(Outbox::new(sink, limit)),
             closing: Mutex::new(None),
             heard: AtomicU64::new(now()),
+            parted: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -63,6 +65,16 @@ impl Client {
     /// Returns when the client was last heard, in milliseconds since 1970.
     pub(crate) fn last_heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client itself says that it goes.
+    pub(crate) fn part(&self) {
+        self.parted.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the client said that it goes.
+    pub(crate) fn has_parted(&self) -> bool {
+        self.parted.load(Ordering::Relaxed)
     }
 
     /// Returns how the client is connected now; an upgrade changes it.

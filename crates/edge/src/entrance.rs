@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
-use crate::record::{Keeper, RecordError};
+use crate::record::{Keeper, Last, RecordError};
 use crate::session::Session;
 use crate::user::User;
 
@@ -248,6 +248,7 @@ impl Hub {
             lifecycle: entry.namespace.settings.load().lifecycle,
         }
     }
+            complete: None,
 
     fn register(&self, sid: Sid, entry: &Entry, keeper: Keeper) -> Arc<Session> {
         let session = Session::new(
@@ -275,6 +276,10 @@ impl Hub {
         let state = if recoverable && session.namespace.style.recovery {
             State::Away
         } else {
+        // Where it is not recoverable, the client or an order ends it while the transport stands.
+        let complete = (!recoverable || session.client.has_parted())
+            .then(|| session.complete())
+            .flatten();
             State::Ended
         };
         // Whoever did not answer was gone before: what was sent since then did not arrive.
@@ -285,7 +290,15 @@ impl Hub {
         };
         if session
             .keeper
-            .finish(self, state, gone, session.late())
+            .finish(
+                self,
+                Last {
+                    state,
+                    gone,
+                    complete,
+                    late: session.late(),
+                },
+            )
             .await
             .is_ok()
         {
@@ -335,7 +348,13 @@ impl Drop for Undo<'_> {
         if self.armed {
             self.hub.forget(self.session);
             let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
-            tokio::spawn(async move { session.keeper.finish(&hub, state, now(), Vec::new()).await });
+            let last = Last {
+                state,
+                gone: now(),
+                complete: None,
+                late: Vec::new(),
+            };
+            tokio::spawn(async move { session.keeper.finish(&hub, last).await });
         }
     }
 }

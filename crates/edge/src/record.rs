@@ -31,6 +31,15 @@ struct Kept {
     revision: u64,
 }
 
+/// How a session stands when its transport is gone.
+pub(crate) struct Last {
+    pub(crate) state: State,
+    /// Milliseconds since 1970.
+    pub(crate) gone: u64,
+    pub(crate) complete: Option<u64>,
+    pub(crate) late: Vec<Lack>,
+}
+
 /// Why a record was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
@@ -77,23 +86,18 @@ impl Keeper {
     }
 
     /// Writes the record for the last time: the transport is gone.
-    pub(crate) async fn finish(
-        &self,
-        hub: &Hub,
-        state: State,
-        gone: u64,
-        late: Vec<Lack>,
-    ) -> Result<(), RecordError> {
+    pub(crate) async fn finish(&self, hub: &Hub, last: Last) -> Result<(), RecordError> {
         let Some(mut kept) = self.kept.lock().await.take() else {
             return Err(RecordError::Fenced);
         };
         let change = |record: &mut Record| {
-            record.state = state;
-            record.gone = Some(gone);
-            record.late.clone_from(&late);
+            record.state = last.state;
+            record.gone = Some(last.gone);
+            record.complete = last.complete;
+            record.late.clone_from(&last.late);
         };
         change(&mut kept.record);
-        let ttl = (state == State::Ended).then_some(ENDED_TTL);
+        let ttl = (last.state == State::Ended).then_some(ENDED_TTL);
         self.write(hub, &mut kept, &change, ttl).await
     }
 

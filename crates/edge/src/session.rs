@@ -352,6 +352,18 @@ impl Session {
         self.own_room.load(Ordering::Relaxed)
     }
 
+    /// Up to where the client was sent everything that came to its user's room; `None` where something waits.
+    pub(crate) fn complete(&self) -> Option<u64> {
+        if self.client.with_outbox(|outbox| outbox.is_waiting()) {
+            return None;
+        }
+        let room = Room::of_user(self.user.load().id()?);
+        let cell = self.namespace.rooms.find(&room).filter(|_| self.is_in(&room))?;
+        let state = cell.state.lock();
+        let sent = state.complete.filter(|_| state.repair.is_none())?;
+        Some(sent.max(self.keeper.start()))
+    }
+
     /// Notes that the session is in a room; `false` if it was.
     pub(crate) fn enter(&self, room: &Room) -> bool {
         self.rooms.lock().insert(room.clone())

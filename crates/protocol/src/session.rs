@@ -42,6 +42,9 @@ pub struct Record {
     /// Milliseconds since 1970 at which its transport went, unless it is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<u64>,
+    /// Everything in its user's room up to here was sent before the client closed the connection itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<u64>,
     /// What was sent after a higher sequence, or was never sent although the client's offset lies above it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<Lack>,
@@ -156,6 +159,7 @@ mod tests {
             start: 2,
             since: 3,
             gone: None,
+            complete: None,
             late: Vec::new(),
             unsure: Vec::new(),
             lifecycle: false,

@@ -269,6 +269,7 @@ mod tests {
             start: 1,
             since: 1,
             gone: Some(2),
+            complete: None,
             late: Vec::new(),
             unsure: Vec::new(),
             lifecycle: false,

@@ -98,7 +98,7 @@ async fn mark(router: &Router, dead: Dead, sid: Sid) -> Result<bool, SweepError>
         if record.lifecycle {
             tell(router, sid, &record, gone).await?;
         }
-        (record.state, record.gone) = (State::Away, Some(gone));
+        (record.state, record.gone, record.complete) = (State::Away, Some(gone), None);
         let value = serde_json::to_vec(&record).expect("a record is JSON");
         match router
             .records

@@ -3,6 +3,7 @@
 //! `all` and the rooms of single sessions have no index of their own: they follow from the namespace and the sid.
 
 mod members;
+mod parted;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 use carillon_protocol::ids::{EdgeId, Sid};
 use carillon_protocol::names::{Namespace, Room};
-use carillon_protocol::session::{Record, Transport};
+use carillon_protocol::session::{Record, State, Transport};
 use smallvec::SmallVec;
+
+use parted::{Heard, Parted};
 
 pub(crate) use session::Session;
 
@@ -46,6 +49,7 @@ pub(crate) struct Table {
     edges: HashMap<EdgeId, BTreeSet<Sid>>,
     /// Sessions away by the time at which they end, in milliseconds since 1970.
     deadlines: BTreeSet<(u64, Sid)>,
+    parted: Parted,
 }
 
 struct Entry {
@@ -82,6 +86,7 @@ impl Table {
             namespaces: HashMap::new(),
             edges: HashMap::new(),
             deadlines: BTreeSet::new(),
+            parted: Parted::default(),
         }
     }
 
@@ -92,6 +97,9 @@ impl Table {
             return None;
         }
         let before = self.take(sid);
+        if record.state == State::Ended {
+            self.note_end(&record, now);
+        }
         let Some(mut session) = Session::of(sid, record) else {
             return Some(Changed { before, after: false });
         };
@@ -110,6 +118,19 @@ impl Table {
         };
         self.insert(sid, entry);
         Some(Changed { before, after: true })
+    }
+
+    fn note_end(&mut self, record: &Record, now: u64) {
+        if let (Some(user), Some(complete)) = (&record.user, record.complete) {
+            let heard = Heard {
+                epoch: record.epoch,
+                start: record.start,
+                complete,
+                since: record.since,
+            };
+            self.parted
+                .insert(record.namespace.clone(), Arc::clone(user), heard, now);
+        }
     }
 
     /// Forgets a session.
@@ -288,6 +309,7 @@ impl Table {
     ) -> bool {
         self.of_user(namespace, user)
             .any(|(_, session)| session.covers(epoch, sequence, time))
+            || self.parted.covers(namespace, user, epoch, sequence, time)
     }
 
     /// Counts what operators see.

@@ -76,6 +76,7 @@ impl Engine {
                 Packet::Binary(bytes) => self.conversation.binary(bytes).await,
                 Packet::Pong { .. } => self.tell(Command::Pong).await,
                 Packet::Close => {
+                    self.client.part();
                     return self
                         .tell(Command::Close)
                         .await

@@ -144,6 +144,7 @@ impl Hub {
             record.state = State::Live;
             record.gone = None;
             record.transport = entry.client.transport();
+            record.complete = None;
             record.user = entry.user.id().cloned();
             match record::put(&table, sid, &record, revision, None).await {
                 Ok(revision) => return Ok(Some((record, revision))),

@@ -168,6 +168,7 @@ impl Connection<'_> {
                 Ok(())
             }
             Message::Close(received) => {
+                self.client.part();
                 let code = received.map_or(close::NORMAL, |close| close.code);
                 Err(Closing {
                     code,
@@ -210,11 +211,14 @@ impl Connection<'_> {
                 self.alive();
                 Ok(())
             }
-            Packet::Close => Err(Closing {
-                code: close::NORMAL,
-                reason: "transport close".to_owned(),
-                flush: false,
-            }),
+            Packet::Close => {
+                self.client.part();
+                Err(Closing {
+                    code: close::NORMAL,
+                    reason: "transport close".to_owned(),
+                    flush: false,
+                })
+            }
             // Leftovers of an upgrade.
             Packet::Upgrade | Packet::Noop | Packet::Ping { .. } => Ok(()),
             _ => Err(Closing {

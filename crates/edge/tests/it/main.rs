@@ -8,6 +8,7 @@ mod handshake;
 mod mortal;
 mod moves;
 mod polling;
+mod part;
 mod recover;
 mod repair;
 mod sse;

@@ -41,12 +41,18 @@ struct Body<'a> {
     ts: u64,
 }
 
-/// Keeps what came to a user's room since shortly before its last session was gone.
+/// Keeps what came to a user's room since its last session was gone.
+///
+/// Where the client did not go by itself, what came shortly before may not have reached it either.
 pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> Result<(), KeepError> {
     let (Some(user), Some(stream)) = (record.user.as_deref(), router.streams.of(&record.namespace)) else {
         return Ok(());
     };
     let from = gone.saturating_sub(millis(router.config.offline_margin));
+    let is_missed = |sequence: u64, time: u64| match record.complete {
+        Some(complete) if record.epoch == stream.epoch => sequence > complete,
+        _ => time >= from,
+    };
     let subject = router
         .bus
         .subjects()
@@ -55,7 +61,7 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
         .bus
         .last(&stream.name, std::slice::from_ref(&subject), 0)
         .await?;
-    let Some(last) = last.first().filter(|last| last.time >= from) else {
+    let Some(last) = last.first().filter(|last| is_missed(last.sequence, last.time)) else {
         return Ok(());
     };
     // In a stream made anew nothing is older than the session.
@@ -69,7 +75,10 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
         .bus
         .read(&stream.name, &subject, start, last.sequence, most)
         .await?;
-    for event in events.into_iter().filter(|event| event.time >= from) {
+    let missed = events
+        .into_iter()
+        .filter(|event| is_missed(event.sequence, event.time));
+    for event in missed {
         keep(router, &record.namespace, user, event).await?;
     }
     Ok(())

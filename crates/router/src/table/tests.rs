@@ -35,6 +35,7 @@ fn record(user: Option<&str>, rooms: &[&str]) -> Record {
         start: 5,
         since: 3,
         gone: None,
+        complete: None,
         late: Vec::new(),
         unsure: Vec::new(),
         lifecycle: false,
@@ -133,6 +134,50 @@ fn everything_is_gone_with_the_last_session() {
     assert!(table.remove(sid(2)).is_none());
     assert!(table.sessions.is_empty() && table.namespaces.is_empty());
     assert!(table.edges.is_empty() && table.deadlines.is_empty());
+}
+
+#[test]
+fn who_ended_a_session_has_heard_what_came_before() {
+    let mut table = table();
+    let covered = |table: &Table, sequence| table.covered(&Namespace::main(), "42", 1, sequence, 9);
+    table.put(sid(1), 1, record(Some("42"), &[]), 100);
+    assert!(covered(&table, 6) && covered(&table, 8));
+    table.put(
+        sid(1),
+        2,
+        Record {
+            state: State::Ended,
+            complete: Some(7),
+            ..record(Some("42"), &[])
+        },
+        100,
+    );
+    assert!(covered(&table, 6) && covered(&table, 7));
+    assert!(!covered(&table, 5) && !covered(&table, 8));
+    // Of an end that the client did not ask for nothing is known.
+    table.put(
+        sid(2),
+        3,
+        Record {
+            state: State::Ended,
+            ..record(Some("43"), &[])
+        },
+        100,
+    );
+    assert!(!table.covered(&Namespace::main(), "43", 1, 6, 9));
+    // It is not remembered for long.
+    table.put(
+        sid(3),
+        4,
+        Record {
+            state: State::Ended,
+            complete: Some(7),
+            ..record(Some("44"), &[])
+        },
+        100_000,
+    );
+    assert!(!covered(&table, 6));
+    assert!(table.covered(&Namespace::main(), "44", 1, 6, 9));
 }
 
 #[test]

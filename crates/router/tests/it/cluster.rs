@@ -435,6 +435,7 @@ impl Edge {
             ordered: Vec::new(),
             since: history::now(),
             gone: None,
+            complete: None,
             late: Vec::new(),
             unsure: Vec::new(),
             lifecycle: false,

@@ -82,6 +82,33 @@ async fn what_came_while_away_is_kept_when_the_session_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_heard_before_it_left_is_not_kept() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let mut sids = Vec::new();
+    for user in ["42", "43"] {
+        sids.push(edge.open(fresh(&cluster, &edge, user).await).await);
+    }
+    for (user, sid) in ["42", "43"].into_iter().zip(sids) {
+        let heard = cluster.publish(&format!("user:{user}"), "note", json!(1)).await;
+        edge.change(sid, |record| {
+            record.state = if user == "42" { State::Away } else { State::Ended };
+            (record.gone, record.complete) = (Some(carillon_bus::history::now()), Some(heard));
+        })
+        .await;
+        cluster.publish(&format!("user:{user}"), "note", json!(2)).await;
+    }
+    // Nobody knows what this one heard. Events get their second look in order, so all above have had theirs then.
+    let lost = edge.open(fresh(&cluster, &edge, "44").await).await;
+    cluster.publish("user:44", "note", json!(1)).await;
+    edge.change(lost, |record| record.state = State::Ended).await;
+    until_kept(&cluster, "44", &[json!(1)]).await;
+    until_kept(&cluster, "43", &[json!(2)]).await;
+    until_kept(&cluster, "42", &[json!(2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_returns_has_nothing_kept() {
     let cluster = Cluster::start().await;
     let _router = cluster.router().await;
