@@ -35,16 +35,15 @@ const MAX_REMEMBERED: usize = 10_000;
 pub(crate) struct Admitted {
     pub(crate) rooms: Vec<Room>,
     pub(crate) greetings: Vec<Arc<Broadcast>>,
+    pub(crate) asked: bool,
 }
 
 #[derive(Deserialize)]
 struct Admission {
     #[serde(default)]
     allow: bool,
-    #[serde(default)]
-    rooms: Vec<Room>,
-    #[serde(default)]
-    emit: Vec<Greeting>,
+    rooms: Option<Vec<Room>>,
+    emit: Option<Vec<Greeting>>,
     code: Option<String>,
     message: Option<String>,
 }
@@ -95,7 +94,8 @@ impl Hub {
             return Ok(Admitted::default());
         }
         let body = json!({
-            "event": "$connect", "data": { "transport": transport.as_str() }, "auth": auth, "namespace": namespace.name.as_str(),
+            "event": "$connect", "data": { "transport": transport.as_str(), "recovered": false, "term": 1 },
+            "auth": auth, "recovered": false, "term": 1, "namespace": namespace.name.as_str(),
             "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
         });
         let subject = self.bus.subjects().up(&namespace.name, "$connect");
@@ -120,16 +120,19 @@ impl Hub {
         }
         let greetings = admission
             .emit
+            .unwrap_or_default()
             .into_iter()
             .filter_map(|greeting| greeting.into_broadcast(sid))
             .collect();
         Ok(Admitted {
             rooms: admission
                 .rooms
+                .unwrap_or_default()
                 .into_iter()
                 .filter(|room| !room.is_reserved())
                 .collect(),
             greetings,
+            asked: true,
         })
     }
 
@@ -167,13 +170,13 @@ impl Hub {
             "namespace": namespace.name.as_str(),
         });
         let subject = self.bus.subjects().authz(&namespace.name);
+        let span = tracing::info_span!("authorize", %room, namespace = %namespace.name, sid = %session.sid);
         let reply = self
             .ask(&subject, body.to_string().into(), settings.authz_timeout)
+            .instrument(span)
             .await;
-        let span = tracing::info_span!("authorize", %room, namespace = %namespace.name, sid = %session.sid);
         let Ok(reply) = reply else { return false };
         let allowed = serde_json::from_slice::<Value>(&reply.body)
-            .instrument(span)
             .is_ok_and(|reply| reply["allow"] == Value::Bool(true));
         self.decisions.remember(key, allowed, settings.authz_cache);
         allowed
@@ -190,12 +193,12 @@ impl Hub {
         let namespace = &session.namespace;
         let subject = self.bus.subjects().up(&namespace.name, event);
         let body = self.forwarded(session, event, payload);
+        let span =
+            tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
         if !awaited {
             let headers = span.in_scope(trace_headers);
             let sent = self.bus.publish(&subject, &headers, body).instrument(span).await;
             return sent
-        let span =
-            tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
                 .map(|()| None)
                 .map_err(|_| refusal("unavailable", "the backend cannot be reached"));
         }
@@ -267,6 +270,10 @@ impl Greeting {
             (None, None) => Payload::NONE,
         };
         carillon_protocol::names::check_event(&self.event).ok()?;
+        // The stock client closes its transport at such an event.
+        if carillon_protocol::socketio::is_reserved(&self.event) {
+            return None;
+        }
         let event = Event {
             name: self.event,
             payload,

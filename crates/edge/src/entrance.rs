@@ -58,6 +58,8 @@ pub(crate) struct Opened {
     pub(crate) lost: Vec<(Room, Offset)>,
     /// Events that the backend or the namespace greets with.
     pub(crate) greetings: Vec<Arc<Broadcast>>,
+    /// The backend was asked, and so knows of the connection.
+    pub(crate) asked: bool,
 }
 
 /// Why a client does not get in.
@@ -131,6 +133,7 @@ impl Hub {
             hub: self,
             session: &session,
             state: State::Ended,
+            asked: admitted.asked,
             armed: true,
         };
         let entered = self.enter(&session, &rooms).await;
@@ -151,6 +154,7 @@ impl Hub {
             recovered: false,
             lost: Vec::new(),
             greetings: admitted.greetings,
+            asked: admitted.asked,
         };
         match since {
             None => session.open(offset.max(start)),
@@ -243,12 +247,12 @@ impl Hub {
             start,
             since: now(),
             gone: None,
+            complete: None,
             late: Vec::new(),
             unsure: Vec::new(),
             lifecycle: entry.namespace.settings.load().lifecycle,
         }
     }
-            complete: None,
 
     fn register(&self, sid: Sid, entry: &Entry, keeper: Keeper) -> Arc<Session> {
         let session = Session::new(
@@ -272,14 +276,14 @@ impl Hub {
         if session.has_ended() {
             return;
         }
-        self.forget(session);
-        let state = if recoverable && session.namespace.style.recovery {
-            State::Away
-        } else {
         // Where it is not recoverable, the client or an order ends it while the transport stands.
         let complete = (!recoverable || session.client.has_parted())
             .then(|| session.complete())
             .flatten();
+        self.forget(session);
+        let state = if recoverable && session.namespace.style.recovery {
+            State::Away
+        } else {
             State::Ended
         };
         // Whoever did not answer was gone before: what was sent since then did not arrive.
@@ -334,6 +338,8 @@ struct Undo<'a> {
     session: &'a Arc<Session>,
     /// What the record says then; a session that was taken over can still be recovered.
     state: State,
+    /// The backend was asked, and so believes that the connection stands.
+    asked: bool,
     armed: bool,
 }
 
@@ -348,6 +354,9 @@ impl Drop for Undo<'_> {
         if self.armed {
             self.hub.forget(self.session);
             let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
+            if self.asked {
+                hub.tell_disconnect(&session, "transport close");
+            }
             let last = Last {
                 state,
                 gone: now(),

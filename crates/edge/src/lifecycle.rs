@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use crate::entrance::Opened;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::session::Session;
@@ -27,13 +28,12 @@ pub(crate) const MAX_WAITING: usize = 65_536;
 const AT_ONCE: usize = 256;
 
 impl Hub {
-    /// Tells that a connection stands.
-    pub(crate) fn tell_connect(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        auth: Option<Value>,
-        recovered: bool,
-    ) {
+    /// Tells that a connection stands, unless the backend was asked to admit it: then that was the `$connect`.
+    pub(crate) fn tell_connect(self: &Arc<Self>, opened: &Opened, auth: Option<Value>) {
+        let (session, recovered) = (&opened.session, opened.recovered);
+        if opened.asked {
+            return;
+        }
         let data = json!({ "recovered": recovered, "term": session.keeper.term() });
         let mut more = Map::new();
         more.insert("recovered".to_owned(), recovered.into());

@@ -66,7 +66,7 @@ impl Plain {
             session: Arc::clone(&opened.session),
         };
         // Before the rooms that it enters are told.
-        hub.tell_connect(&opened.session, None, opened.recovered);
+        hub.tell_connect(&opened, None);
         if let Err(refused) = plain.enter_topics(topics, since.as_deref(), &mut opened).await {
             hub.close_session(&opened.session, "refused", false).await;
             return Err(refused);

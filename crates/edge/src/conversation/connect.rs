@@ -104,7 +104,7 @@ impl Conversation {
 
     /// Tells the client that it is connected, then everything that waited for this.
     async fn greet(self: &Arc<Self>, namespace: &Arc<Namespace>, auth: Option<Value>, opened: Opened) {
-        let session = opened.session;
+        let session = Arc::clone(&opened.session);
         let name = namespace.name.as_str();
         let is_still_here = {
             let mut namespaces = self.namespaces.lock();
@@ -130,7 +130,7 @@ impl Conversation {
         let mut text = vec![engineio::MESSAGE];
         encode::connect(&mut text, name, session.sid.as_str(), pid.as_deref());
         self.client.send_text(&text);
-        self.hub.tell_connect(&session, auth, opened.recovered);
+        self.hub.tell_connect(&opened, auth);
         for greeting in &opened.greetings {
             session.deliver(greeting);
         }

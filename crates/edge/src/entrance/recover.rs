@@ -50,6 +50,7 @@ impl Hub {
             hub: self,
             session: &session,
             state: State::Away,
+            asked: false,
             armed: true,
         };
         let mut rooms: Vec<(Room, u64)> = taken.heard(sid).map(|room| (room, after)).collect();
@@ -94,6 +95,7 @@ impl Hub {
             recovered: true,
             lost: Vec::new(),
             greetings: Vec::new(),
+            asked: false,
         }))
     }
 
@@ -143,8 +145,8 @@ impl Hub {
             record.owner = self.id;
             record.state = State::Live;
             record.gone = None;
-            record.transport = entry.client.transport();
             record.complete = None;
+            record.transport = entry.client.transport();
             record.user = entry.user.id().cloned();
             match record::put(&table, sid, &record, revision, None).await {
                 Ok(revision) => return Ok(Some((record, revision))),

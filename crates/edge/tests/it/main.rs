@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod admission;
 mod deliver;
 mod doubts;
 mod handshake;
 mod mortal;
 mod moves;
-mod polling;
 mod part;
+mod polling;
 mod recover;
 mod repair;
 mod sse;
