@@ -17,8 +17,9 @@ const LEASE_HELD: &str = "publisher_lease_held";
 const MQTT_CONNECTED: &str = "publisher_mqtt_connected";
 const HTTP_REQUESTS: &str = "publisher_http_requests_total";
 
-/// Describes all metrics, once at the start.
-pub(crate) fn describe() {
+/// Describes all metrics once the recorder is there; what can be counted begins at zero, so that a rate tells of the
+/// first, and a publisher that owns nothing says so.
+pub(crate) fn describe(partitions: u32, sources: usize) {
     describe_counter!(
         ACCEPTED,
         Unit::Count,
@@ -59,6 +60,19 @@ pub(crate) fn describe() {
         "1 while this publisher reads from the broker"
     );
     describe_counter!(HTTP_REQUESTS, Unit::Count, "HTTP requests, by status");
+    for name in [STORED, SIGNALS, DUPLICATES, STORE_RETRIES] {
+        counter!(name).increment(0);
+    }
+    for way in ["http", "mqtt"] {
+        accepted(way, 0);
+    }
+    for partition in 0..partitions {
+        gauge!(LEASE_HELD, "partition" => partition.to_string()).increment(0.0);
+    }
+    for source in 0..sources {
+        gauge!(MQTT_CONNECTED, "source" => source.to_string()).increment(0.0);
+    }
+    let _ = histogram!(STORE_SECONDS);
 }
 
 pub(crate) fn accepted(way: &'static str, events: u64) {

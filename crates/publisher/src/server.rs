@@ -105,7 +105,7 @@ impl Server {
         let listener = listen::bind("publisher", config.listen, listen::DEFAULT_BACKLOG)?;
         let readiness = Readiness::new();
         let metrics = carillon_service::metrics::install()?;
-        metrics::describe();
+        metrics::describe(config.partitions, config.mqtt.len());
         let admin = AdminServer::bind(config.admin(), readiness.clone(), metrics.clone())?;
         let streams = Arc::new(streams::ensure(&bus, &layout).await?);
         check_namespaces(&config, &streams)?;

@@ -17,7 +17,7 @@ const OFFLINE: &str = "router_offline_events_total";
 const OFFLINE_PENDING: &str = "router_offline_pending";
 const ANNOUNCEMENTS_DROPPED: &str = "router_presence_events_dropped_total";
 
-/// Describes all metrics, once at the start.
+/// Describes all metrics once the recorder is there; the counters begin at zero, so that a rate tells of the first.
 pub(crate) fn describe() {
     describe_gauge!(SESSIONS, "sessions by state");
     describe_gauge!(USERS, "users with a session in a namespace, live or away");
@@ -39,6 +39,13 @@ pub(crate) fn describe() {
         ANNOUNCEMENTS_DROPPED,
         "presence events dropped because too many waited"
     );
+    for name in [SWEPT, ENDED, ANNOUNCEMENTS_DROPPED] {
+        counter!(name).increment(0);
+    }
+    for kept in ["yes", "no"] {
+        counter!(OFFLINE, "kept" => kept).increment(0);
+    }
+    gauge!(OFFLINE_PENDING).increment(0.0);
 }
 
 pub(crate) fn totals(totals: Totals, edges: usize) {

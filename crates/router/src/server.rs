@@ -95,7 +95,6 @@ struct Warming {
 impl Server {
     /// Takes the addresses, and makes the streams where they are missing.
     pub async fn bind(config: Config, setup: Setup) -> Result<Self, BindError> {
-        metrics::describe();
         let Setup {
             bus,
             layout,
@@ -105,6 +104,7 @@ impl Server {
         } = setup;
         let listener = listen::bind("router", config.listen, listen::DEFAULT_BACKLOG)?;
         let (readiness, recorder) = (Readiness::new(), recorder::install()?);
+        metrics::describe();
         let admin = AdminServer::bind(config.admin(), readiness.clone(), recorder.clone())?;
         let warming = Warming {
             sessions: readiness.hold("sessions"),

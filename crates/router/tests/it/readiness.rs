@@ -78,7 +78,8 @@ async fn metrics_tell_what_the_router_sees() {
             .unwrap();
         [
             "router_sessions{state=\"live\"}",
-            "router_edges_alive",
+            "# HELP router_edges_alive ",
+            "router_sessions_swept_total",
             "router_request_seconds_bucket{kind=\"presence\"",
         ]
         .iter()
