@@ -51,8 +51,14 @@ struct Admission {
 #[derive(Deserialize)]
 struct Greeting {
     event: String,
+    #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
     args: Option<Box<RawValue>>,
+}
+
+/// `null` is data, not its absence.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Decisions of `rt.authz`, for a short while.
