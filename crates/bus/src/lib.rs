@@ -17,7 +17,9 @@ pub mod streams;
 pub mod table;
 mod unreadable;
 
-pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError, Subscription};
+pub use connection::{
+    Bus, ConnectError, Ending, LinkState, Message, PublishError, RequestError, Subscription,
+};
 pub use history::{Bounds, HistoryError, StoredMessage};
 pub use inspect::InspectError;
 pub use lease::Lease;

@@ -222,8 +222,13 @@ impl Server {
             tasks.spawn(feed.run(stop.clone()));
         }
         let intake = Intake::new(self.bus.clone(), SIGNAL_LIMIT);
-        let signals = signal::run(self.bus.clone(), self.checker, intake, self.signals);
-        let signals = tasks.spawn(until(stop.clone(), signals));
+        let signals = signal::run(
+            self.bus.clone(),
+            self.checker,
+            intake,
+            self.signals.until(stop.clone()),
+        );
+        let signals = tasks.spawn(signals);
 
         let limits = Limits {
             connections: self.config.max_connections,

@@ -1,6 +1,6 @@
 //! Signals: checked, passed on to who is there now, never stored.
 
-use carillon_bus::{Bus, PublishError, Subscription};
+use carillon_bus::{Bus, Ending, PublishError};
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
@@ -53,7 +53,7 @@ pub(crate) async fn send(
 }
 
 /// Passes on what comes on the subscription, in its order.
-pub(crate) async fn run(bus: Bus, checker: Checker, intake: Intake, mut subscription: Subscription) {
+pub(crate) async fn run(bus: Bus, checker: Checker, intake: Intake, mut subscription: Ending) {
     let (aside, queue) = mpsc::channel(ASIDE);
     let keeper = keep(bus.clone(), intake, queue);
     let reader = async move {

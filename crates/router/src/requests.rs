@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use carillon_bus::{Message, PublishError, Subscription};
+use carillon_bus::{Ending, Message, PublishError};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::message::OrderKind;
 use carillon_protocol::names::{Namespace, Room};
@@ -68,9 +68,8 @@ pub(crate) async fn run(router: Arc<Router>, tracker: TaskTracker, stop: Cancell
         for kind in Kind::ALL {
             match router.bus.subscribe(&kind.subject(&router), Some(QUEUE)).await {
                 Ok(requests) => {
-                    let answers = answer_all(Arc::clone(&router), kind, requests, tracker.clone());
-                    let answering = answering.clone();
-                    tracker.spawn(async move { answering.run_until_cancelled(answers).await });
+                    let requests = requests.until(answering.clone());
+                    tracker.spawn(answer_all(Arc::clone(&router), kind, requests, tracker.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, kind = kind.label(), "requests cannot be subscribed to");
@@ -89,7 +88,7 @@ pub(crate) async fn run(router: Arc<Router>, tracker: TaskTracker, stop: Cancell
     }
 }
 
-async fn answer_all(router: Arc<Router>, kind: Kind, mut requests: Subscription, tracker: TaskTracker) {
+async fn answer_all(router: Arc<Router>, kind: Kind, mut requests: Ending, tracker: TaskTracker) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(request) = requests.next().await {
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {

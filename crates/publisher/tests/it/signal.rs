@@ -58,3 +58,30 @@ async fn two_publishers_share_signals() {
         publisher.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_publisher_that_stops_loses_no_signal() {
+    const SIGNALS: usize = 4000;
+    let stage = Stage::new().await;
+    let (stopping, staying) = (stage.publisher().await, stage.publisher().await);
+    let mut deliveries = stage.bus.subscribe("rt.out.main.r.lobby", None).await.unwrap();
+    stage.bus.flush().await;
+    let send = async {
+        for number in 0..SIGNALS {
+            let body = Bytes::from(format!(r#"{{"event":"e","data":{number}}}"#));
+            let sent = stage.bus.publish("rt.signal.main.lobby", &Headers::new(), body);
+            sent.await.unwrap();
+        }
+        stage.bus.flush().await;
+    };
+    let receive = async {
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < SIGNALS {
+            let delivery = tokio::time::timeout(LIMIT, deliveries.next()).await;
+            let delivery = delivery.unwrap_or_else(|_| panic!("{} of {SIGNALS} came", seen.len()));
+            assert!(seen.insert(delivery.unwrap().body), "delivered twice");
+        }
+    };
+    tokio::join!(send, receive, stopping.stop());
+    staying.stop().await;
+}
