@@ -280,6 +280,7 @@ impl Hub {
         let complete = (!recoverable || session.client.has_parted())
             .then(|| session.complete())
             .flatten();
+        let _closing = self.closings.token();
         self.forget(session);
         let state = if recoverable && session.namespace.style.recovery {
             State::Away

@@ -12,6 +12,7 @@ use carillon_service::settings;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::backend::Decisions;
 use crate::config::Config;
@@ -43,6 +44,8 @@ pub(crate) struct Hub {
     pub(crate) key: Vec<u8>,
     /// Clients are asked to go, and no new ones are taken.
     pub(crate) draining: AtomicBool,
+    /// Sessions whose transport is gone and whose record is being written.
+    pub(crate) closings: TaskTracker,
     /// Everything stops.
     pub(crate) stop: CancellationToken,
     /// The link broke, and the rooms are not verified since.
@@ -92,6 +95,7 @@ impl Hub {
             decisions: Decisions::default(),
             key,
             draining: AtomicBool::new(false),
+            closings: TaskTracker::new(),
             stop: CancellationToken::new(),
             broken: AtomicBool::new(true),
             unsynchronised: Mutex::new(Some(gate)),

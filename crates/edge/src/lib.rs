@@ -48,6 +48,7 @@ pub mod rules;
 mod barrier;
 mod delivery;
 mod doubts;
+mod drain;
 mod lease;
 mod membership;
 mod recent;

@@ -12,6 +12,7 @@ use carillon_service::settings;
 use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
+use crate::client::Client;
 use crate::doubts::Doubts;
 use crate::frame::Style;
 use crate::metrics::Counters;
@@ -132,6 +133,15 @@ impl Namespace {
     /// Returns all sessions.
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         self.sessions.lock().values().cloned().collect()
+    }
+
+    /// Returns the clients of all sessions.
+    pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
+        let sessions = self.sessions.lock();
+        sessions
+            .values()
+            .map(|session| Arc::clone(&session.client))
+            .collect()
     }
 
     /// Returns how many sessions there are.

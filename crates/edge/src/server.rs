@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use carillon_auth::Verifier;
@@ -18,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door, Rate, Slots, Stop};
 use crate::address::Proxies;
-use crate::client::Closing;
 use crate::config::Config;
 use crate::delivery::Receiver;
 use crate::demo::Demo;
+use crate::drain::drain;
 use crate::http::Front;
 use crate::hub::Hub;
 use crate::lifecycle;
@@ -31,8 +30,8 @@ use crate::origin::Origins;
 use crate::rules::{RuleError, Rules};
 use crate::tls::Tls;
 
-/// Last part of the drain time, kept for the end of sessions and leases.
-const LAST: Duration = Duration::from_secs(2);
+/// How long requests that were cut off may take to end.
+const LAST: Duration = Duration::from_millis(300);
 /// Name of the key in the bucket CLUSTER under which session ids are signed.
 const KEY: &str = "session.key";
 /// How long the edge waits at its start for a bucket to answer.
@@ -304,43 +303,4 @@ async fn watch_nats(hub: Arc<Hub>, readiness: Readiness) {
             changed = state.changed() => if changed.is_err() { return },
         }
     }
-}
-
-/// Not ready at once; new clients are taken for the delay; then every transport is closed, spread over the rest.
-async fn drain(hub: &Arc<Hub>, readiness: &Readiness, stop: &Stop) {
-    let _gate = readiness.hold("draining");
-    let begun = tokio::time::Instant::now();
-    tracing::info!(connections = hub.connections(), "edge drains");
-    tokio::time::sleep(hub.config.drain_delay).await;
-    hub.draining.store(true, Ordering::SeqCst);
-    stop.accepting.cancel();
-    let budget = hub
-        .config
-        .drain
-        .saturating_sub(hub.config.drain_delay)
-        .saturating_sub(LAST);
-    let mut clients: Vec<_> = hub
-        .namespaces()
-        .iter()
-        .flat_map(|namespace| namespace.sessions())
-        .map(|session| Arc::clone(&session.client))
-        .collect();
-    fastrand::shuffle(&mut clients);
-    let deadline = begun + hub.config.drain_delay + budget;
-    let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
-    // Three quarters of the time are enough to spread them; the last quarter is for slow ones.
-    let pause = budget.mul_f64(0.75) / count;
-    for client in clients {
-        client.close(Closing {
-            code: 1012,
-            reason: "restart".to_owned(),
-            flush: true,
-        });
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-    }
-    while hub.connections() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    hub.end_lease().await;
-    hub.bus.flush().await;
 }
