@@ -15,7 +15,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// An entry of `edge.trusted_proxies` that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an address like 10.0.0.1, or a network like 10.0.0.0/8")]
+#[error("expected an address such as \"10.0.0.1\" or a network such as \"10.0.0.0/8\", got {0:?}")]
 pub(crate) struct BadProxy(String);
 
 /// Who sent a request.
@@ -214,10 +214,7 @@ mod tests {
             "1/2/3",
         ] {
             let error = Proxies::parse(&["127.0.0.1", entry]).unwrap_err();
-            assert!(
-                error.to_string().starts_with(&format!("`{entry}` is not")),
-                "{error}"
-            );
+            assert!(error.to_string().ends_with(&format!("got {entry:?}")), "{error}");
         }
         assert_eq!(proxies(&[" 127.0.0.1 "]), proxies(&["127.0.0.1"]));
     }

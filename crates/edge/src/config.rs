@@ -166,4 +166,17 @@ impl Config {
         }
         None
     }
+
+    /// Returns each entry of a list that means nothing: the list's key, the entry's place, and what was expected.
+    pub fn bad_entries(&self) -> Vec<(&'static str, usize, String)> {
+        let proxies = (0..).zip(&self.trusted_proxies).filter_map(|(index, entry)| {
+            let error = Proxies::parse(&[entry]).err()?;
+            Some(("trusted_proxies", index, error.to_string()))
+        });
+        let origins = (0..).zip(&self.cors_origin).filter_map(|(index, entry)| {
+            let error = Origins::parse(&[entry]).err()?;
+            Some(("cors_origin", index, error.to_string()))
+        });
+        proxies.chain(origins).collect()
+    }
 }

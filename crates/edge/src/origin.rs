@@ -14,7 +14,10 @@ use crate::address::Peer;
 
 /// An entry of `edge.cors_origin` that is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an origin like https://app.example.com or http://localhost:3000, without a path, or *")]
+#[error(
+    "expected an origin such as \"https://app.example.com\" or \"http://localhost:3000\", without a path, or \"*\", \
+     got {0:?}"
+)]
 pub(crate) struct BadOrigin(String);
 
 /// What an origin may do.

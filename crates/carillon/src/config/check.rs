@@ -21,6 +21,9 @@ pub(crate) fn problems(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     if let Some((key, expected)) = config.edge.contradiction() {
         report.add_key(&format!("edge.{key}"), format!("expected {expected}"));
     }
+    for (key, index, problem) in config.edge.bad_entries() {
+        report.add(&["edge", key, &index.to_string()], problem);
+    }
     if let Err(problem) = config.publisher.check() {
         report.add_key(&problem.key, problem.problem);
     }

@@ -68,6 +68,16 @@ async fn every_mistake_is_one_line_with_its_place() {
             "carillon.toml:3: edge.admin: expected another address than edge.listen, got 0.0.0.0:7000",
         ),
         (
+            "[edge]\ntrusted_proxies = [\n  \"10.0.0.0/8\",\n  \"10.0.0.0/40\",\n]",
+            "carillon.toml:4: edge.trusted_proxies[1]: expected an address such as \"10.0.0.1\" or a network such as \
+             \"10.0.0.0/8\", got \"10.0.0.0/40\"",
+        ),
+        (
+            "[edge]\ncors_origin = [\"https://a.example\", \"b.example/path\"]",
+            "carillon.toml:2: edge.cors_origin[1]: expected an origin such as \"https://app.example.com\" or \
+             \"http://localhost:3000\", without a path, or \"*\", got \"b.example/path\"",
+        ),
+        (
             "[router]\nlisten = \"127.0.0.1:65000\"",
             "carillon.toml:2: router.listen: expected a port of at most 64535, or router.admin, which is the port plus \
              1000 by default, got 127.0.0.1:65000",

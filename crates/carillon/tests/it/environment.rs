@@ -41,6 +41,16 @@ async fn variables_lie_over_the_file() {
             "",
             "ok",
         ),
+        (
+            vec![("CORS_ORIGIN", "https://a.example, b.example")],
+            "",
+            "CORS_ORIGIN: edge.cors_origin[1]: expected an origin such as ",
+        ),
+        (
+            vec![("CARILLON_EDGE__TRUSTED_PROXIES", "proxy")],
+            "",
+            "CARILLON_EDGE__TRUSTED_PROXIES: edge.trusted_proxies[0]: expected an address such as ",
+        ),
         (vec![("NATS_URL", "http://x")], "", "NATS_URL: nats.url: "),
         (
             vec![("NATS_URL", "http://x"), ("CARILLON_NATS__URL", "nats://x")],

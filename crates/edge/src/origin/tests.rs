@@ -188,7 +188,7 @@ fn an_entry_that_is_no_origin_is_named() {
         "https://[x]",
     ] {
         let error = Origins::parse(&["https://a.example", entry]).unwrap_err();
-        assert!(error.to_string().contains(&format!("`{entry}`")), "{error}");
+        assert!(error.to_string().ends_with(&format!("got {entry:?}")), "{error}");
     }
     assert!(Origins::parse(&["capacitor://localhost", "http://[::1]:3000"]).is_ok());
 }
