@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use crate::connection::{Bus, LinkState};
+use crate::history::HistoryError;
 use crate::store::StoreError;
 use crate::streams::stream_name;
 
@@ -128,6 +129,26 @@ impl Table {
                 result => return result,
             }
         }
+    }
+
+    /// Returns every key with its value, at one moment; a replica that is behind answers with an earlier one.
+    ///
+    /// For buckets of few keys: the server answers for some thousand at most.
+    pub async fn entries(&self) -> Result<Vec<(String, Entry)>, HistoryError> {
+        let all = [self.subject(">")];
+        let messages = self.bus.last(&self.stream, &all, 0).await?;
+        let entries = messages.into_iter().filter(|message| {
+            message.headers.get(name::MARKER).is_none() && message.headers.get("KV-Operation").is_none()
+        });
+        let entries = entries.filter_map(|message| {
+            let key = message.subject.strip_prefix(&self.prefix)?.to_owned();
+            let entry = Entry {
+                revision: message.sequence,
+                value: message.body,
+            };
+            Some((key, entry))
+        });
+        Ok(entries.collect())
     }
 
     /// Writes a key that does not exist, and returns its revision.

@@ -58,6 +58,12 @@ pub struct Config {
     pub queue: u64,
     /// New connections per second; 0 is without limit.
     pub accept_rate: u32,
+    /// Whether this edge gives clients away when it has clearly more than the others, as after a scale-out.
+    pub rebalance: bool,
+    /// How many percent more connections than the mean of all edges are clearly more.
+    pub rebalance_above: u32,
+    /// Connections that are given away in a second, at most.
+    pub rebalance_rate: u32,
     /// After SIGTERM: how long new connections are still accepted.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
@@ -107,6 +113,9 @@ impl Default for Config {
             max_rooms: 1000,
             queue: 1 << 20,
             accept_rate: 0,
+            rebalance: true,
+            rebalance_above: 20,
+            rebalance_rate: 10,
             drain_delay: Duration::from_secs(5),
             drain: Duration::from_secs(30),
             expiry_warning: Duration::from_secs(60),
@@ -160,6 +169,12 @@ impl Config {
         }
         if self.drain_delay >= self.drain {
             return Some(("drain_delay", "less than edge.drain".to_owned()));
+        }
+        if self.rebalance && self.rebalance_rate == 0 {
+            return Some((
+                "rebalance_rate",
+                "more than zero, or edge.rebalance = false".to_owned(),
+            ));
         }
         if self.ping_interval.is_zero() || self.ws_ping_interval.is_zero() {
             return Some(("ping_interval", "more than zero".to_owned()));

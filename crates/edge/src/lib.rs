@@ -51,6 +51,7 @@ mod doubts;
 mod drain;
 mod lease;
 mod membership;
+mod rebalance;
 mod recent;
 mod record;
 mod repair;

@@ -17,6 +17,8 @@ const ERRORS: &str = "ws_errors_total";
 const LATENCY: &str = "ws_latency_seconds";
 const GAPS: &str = "edge_gaps_total";
 const REPAIRED: &str = "edge_events_repaired_total";
+const SURPLUS: &str = "edge_connections_surplus";
+const RELEASED: &str = "edge_connections_released_total";
 
 /// Codes that are counted by their name.
 const KNOWN: [&str; 24] = [
@@ -67,6 +69,14 @@ pub(crate) fn describe() {
     describe_counter!(
         REPAIRED,
         "events that were read from history because their delivery was missing"
+    );
+    describe_gauge!(
+        SURPLUS,
+        "connections above the mean of all edges; 0 at or below it"
+    );
+    describe_counter!(
+        RELEASED,
+        "connections that were closed to even out the edges, as after a scale-out"
     );
     for transport in [
         Transport::Websocket,
@@ -133,6 +143,14 @@ pub(crate) fn gap() {
 
 pub(crate) fn repaired() {
     counter!(REPAIRED).increment(1);
+}
+
+pub(crate) fn surplus(connections: usize) {
+    gauge!(SURPLUS).set(connections as f64);
+}
+
+pub(crate) fn released() {
+    counter!(RELEASED).increment(1);
 }
 
 /// The counters of one namespace, looked up once.

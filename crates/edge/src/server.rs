@@ -198,6 +198,9 @@ impl Server {
         tokio::spawn(Arc::clone(hub).verify_deliveries());
         tokio::spawn(Arc::clone(hub).keep_lease());
         tokio::spawn(Arc::clone(hub).confirm_sessions());
+        if hub.config.rebalance {
+            tokio::spawn(Arc::clone(hub).rebalance());
+        }
         tokio::spawn(Arc::clone(hub).serve_requests());
         tokio::spawn(Arc::clone(hub).watch_expiry());
         tokio::spawn(Arc::clone(hub).store_lifecycle(self.told));

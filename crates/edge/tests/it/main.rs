@@ -10,6 +10,7 @@ mod mortal;
 mod moves;
 mod part;
 mod polling;
+mod rebalance;
 mod recover;
 mod repair;
 mod sse;

@@ -110,6 +110,10 @@ fn complete(config: &mut Config, origins: &Origins) {
     if !origins.is_set(&["edge", "demo"]) {
         config.edge.demo = true;
     }
+    if !origins.is_set(&["edge", "rebalance"]) {
+        // Whoever tries things out picks an edge by its port.
+        config.edge.rebalance = false;
+    }
     if !origins.is_set(&["edge", "drain"]) && !origins.is_set(&["edge", "drain_delay"]) {
         config.edge.drain = DRAIN;
         config.edge.drain_delay = Duration::ZERO;
