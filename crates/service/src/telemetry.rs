@@ -3,10 +3,12 @@
 mod config;
 mod context;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -32,6 +34,9 @@ pub enum StartError {
     /// The exporter refuses the endpoint.
     #[error("cannot export traces to the OTLP endpoint")]
     Exporter(#[from] ExporterBuildError),
+    /// The file of the collector's authority cannot be read.
+    #[error("telemetry.otlp_ca: {} cannot be read", path.display())]
+    Authority { path: PathBuf, source: std::io::Error },
     /// This process has a subscriber already.
     #[error("telemetry is started once in a process")]
     Twice(#[from] TryInitError),
@@ -71,16 +76,32 @@ fn provider(config: &Config, service: &str) -> Result<SdkTracerProvider, StartEr
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
         return Ok(builder.with_sampler(sampler).build());
     };
-    let exporter = SpanExporter::builder()
+    let mut exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
-        .with_timeout(EXPORT_TIMEOUT)
-        .build()?;
+        .with_timeout(EXPORT_TIMEOUT);
+    if config.is_exported_over_tls() {
+        exporter = exporter.with_tls_config(trusted(config)?);
+    }
+    let exporter = exporter.build()?;
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio)));
     Ok(builder
         .with_sampler(sampler)
         .with_batch_exporter(exporter)
         .build())
+}
+
+/// Whose certificates a collector may show.
+fn trusted(config: &Config) -> Result<ClientTlsConfig, StartError> {
+    let tls = ClientTlsConfig::new();
+    let Some(path) = &config.otlp_ca else {
+        return Ok(tls.with_native_roots());
+    };
+    let pem = std::fs::read(path).map_err(|source| StartError::Authority {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(tls.ca_certificate(Certificate::from_pem(pem)))
 }
 
 /// The exporter's own requests must not become spans that are exported in turn.
@@ -124,3 +145,6 @@ impl Telemetry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

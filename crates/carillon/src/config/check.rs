@@ -27,6 +27,9 @@ pub(crate) fn problems(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     if let Err(problem) = config.publisher.check() {
         report.add_key(&problem.key, problem.problem);
     }
+    if let Some((key, problem)) = config.telemetry.contradiction() {
+        report.add(&["telemetry", key], problem);
+    }
     addresses::check(config, &mut report);
     timing::check(config, &mut report);
     namespaces::check(config, &mut report);

@@ -150,6 +150,15 @@ async fn every_mistake_is_one_line_with_its_place() {
             "carillon.toml:3: publisher.demo[0].namespace: expected a configured namespace, got \"/x\"",
         ),
         (
+            "[telemetry]\notlp_endpoint = \"collector:4317\"",
+            "carillon.toml:2: telemetry.otlp_endpoint: expected an address such as \"http://127.0.0.1:4317\" or \
+             \"https://collector:4317\", got \"collector:4317\"",
+        ),
+        (
+            "[telemetry]\notlp_endpoint = \"http://c:4317\"\notlp_ca = \"ca.pem\"",
+            "carillon.toml:3: telemetry.otlp_ca: expected telemetry.otlp_endpoint to begin with https:// beside it",
+        ),
+        (
             "[namespaces.\"/main\"]",
             "carillon.toml:1: namespaces.\"/main\": the main namespace is written \"/\":",
         ),

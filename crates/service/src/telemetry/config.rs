@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use tracing_subscriber::EnvFilter;
 
@@ -12,6 +14,8 @@ pub struct Config {
     /// Where traces go, over gRPC; without it none are exported.
     #[serde(deserialize_with = "endpoint")]
     pub otlp_endpoint: Option<String>,
+    /// PEM file of the authority of an `https` collector, instead of those that the system trusts.
+    pub otlp_ca: Option<PathBuf>,
     /// `service.name` in traces, instead of the service's own.
     pub service_name: Option<String>,
     /// Share of the traces that begin here which are exported, 0 to 1.
@@ -47,9 +51,28 @@ impl Default for Config {
             log: LogFilter("info".to_owned()),
             format: Format::default(),
             otlp_endpoint: None,
+            otlp_ca: None,
             service_name: None,
             sample_ratio: 1.0,
         }
+    }
+}
+
+impl Config {
+    /// Returns whether traces go to a collector that speaks TLS.
+    pub(super) fn is_exported_over_tls(&self) -> bool {
+        let endpoint = self.otlp_endpoint.as_deref().unwrap_or_default();
+        endpoint
+            .get(..6)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+    }
+
+    /// Returns the setting that contradicts another: its key, and what was expected.
+    pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        (self.otlp_ca.is_some() && !self.is_exported_over_tls()).then_some((
+            "otlp_ca",
+            "expected telemetry.otlp_endpoint to begin with https:// beside it",
+        ))
     }
 }
 
@@ -72,9 +95,9 @@ fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     };
     let is_http = text
         .parse::<axum::http::Uri>()
-        .is_ok_and(|uri| uri.scheme_str() == Some("http"));
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
     if !is_http {
-        let expected = "an address such as \"http://127.0.0.1:4317\"";
+        let expected = "an address such as \"http://127.0.0.1:4317\" or \"https://collector:4317\"";
         return Err(D::Error::invalid_value(Unexpected::Str(&text), &expected));
     }
     Ok(Some(text))
