@@ -173,6 +173,16 @@ class Pods(unittest.TestCase):
             # Ten seconds of drain and ten of margin are built in.
             self.assertGreater(pod(render().one("Deployment", component))["terminationGracePeriodSeconds"], 22)
 
+    def test_the_other_edges_can_take_the_clients_of_one_that_drains(self):
+        for name in values_files():
+            edge = merged(yaml.safe_load(text("helm", "carillon", "values.yaml")), values(name))["edge"]
+            if not edge["autoscaling"]["enabled"]:
+                continue
+            # Three quarters of what is left of the drain, as the edge spreads them.
+            spread = (edge["drainSeconds"] - edge["drainDelaySeconds"] - 2.5) * 0.75
+            leaving = edge["autoscaling"]["connectionsPerPod"] / spread
+            self.assertLess(leaving, edge["acceptRate"] * (edge["autoscaling"]["minReplicas"] - 1), name)
+
     def test_readiness_is_lost_before_the_listeners_close(self):
         edge = render().one("Deployment", "edge")
         probe = container(edge)["readinessProbe"]
