@@ -40,6 +40,11 @@ up: ## run the cluster in containers (ENV=cluster, observability or all)
 	$(COMPOSE) up --build --detach
 	@echo "http://127.0.0.1:8080/demo is ready when 'docker ps' says healthy; make down stops everything"
 
+.PHONY: check-up
+check-up: ## check a cluster that make up has started, with stock clients
+	@deploy/tools/fetch-clients
+	@node deploy/tools/check-up.mjs
+
 .PHONY: down
 down: ## stop the containers, and keep what NATS stored (ARGS=--volumes removes it)
 	$(COMPOSE) down $(ARGS)

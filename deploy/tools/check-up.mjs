@@ -1,0 +1,129 @@
+#!/usr/bin/env node
+// Checks a cluster that `make up` has started, with stock clients: the demo page, an event at every edge, long-polling
+// and upgrades through the proxy, and the view of the router. Addresses and secrets are those of docker-compose.yml.
+import { createHmac, randomUUID } from "node:crypto";
+import { createRequire } from "node:module";
+
+const clients = new URL("../../crates/testkit/clients/", import.meta.url);
+const { io } = createRequire(clients)("socket.io-client");
+
+const { env } = process;
+const proxy = `http://127.0.0.1:${env.PROXY_PORT ?? 8080}`;
+const edges = [env.EDGE_1_PORT ?? 7000, env.EDGE_2_PORT ?? 7001].map((port) => `http://127.0.0.1:${port}`);
+const publisher = `http://127.0.0.1:${env.PUBLISHER_PORT ?? 7100}`;
+const router = `http://127.0.0.1:${env.ROUTER_PORT ?? 7200}`;
+const bearer = { authorization: `Bearer ${env.API_KEY ?? "dev-key"}` };
+const LIMIT_MS = 20_000;
+
+const sockets = [];
+
+function token(user) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1000) + 600 })}`;
+  return `${signed}.${createHmac("sha256", env.JWT_SECRET ?? "dev-secret").update(signed).digest("base64url")}`;
+}
+
+function within(what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${LIMIT_MS / 1000} s in vain for ${what}`)), LIMIT_MS);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+async function connect(url, user, options = {}) {
+  const socket = io(url, { forceNew: true, auth: { token: token(user) }, ...options });
+  sockets.push(socket);
+  await within(
+    `a connection to ${url}`,
+    new Promise((resolve, reject) => {
+      socket.on("connect", resolve);
+      // What is about the client is final; a transport that breaks is tried again.
+      socket.on("connect_error", (error) => !socket.active && reject(error));
+    }),
+  );
+  return socket;
+}
+
+async function publish(rooms, data) {
+  const response = await fetch(`${publisher}/v1/events`, {
+    method: "POST",
+    headers: { ...bearer, "content-type": "application/json" },
+    body: JSON.stringify({ rooms, event: "check", data }),
+  });
+  if (response.status !== 202) throw new Error(`the publisher answered ${response.status}: ${await response.text()}`);
+}
+
+// Publishes once, and waits until every socket has it.
+async function reaches(receivers, rooms) {
+  const mark = randomUUID();
+  const heard = receivers.map(
+    (socket) =>
+      new Promise((resolve) => {
+        const listen = (data) => {
+          if (data?.mark !== mark) return;
+          socket.off("check", listen);
+          resolve();
+        };
+        socket.on("check", listen);
+      }),
+  );
+  await publish(rooms, { mark });
+  await within(`an event for ${rooms} at ${receivers.length} clients`, Promise.all(heard));
+}
+
+const users = (count, name) => Array.from({ length: count }, (_, index) => `${name}-${index}-${randomUUID().slice(0, 8)}`);
+
+const checks = {
+  "the demo page comes through the proxy": async () => {
+    const page = await fetch(`${proxy}/demo`);
+    const text = await page.text();
+    if (page.status !== 200 || !text.includes("<html")) throw new Error(`${page.status}: ${text.slice(0, 200)}`);
+  },
+  "a client on each edge hears an event that was published once": async () => {
+    const [user] = users(1, "both");
+    await reaches(await Promise.all(edges.map((edge) => connect(edge, user, { transports: ["websocket"] }))), [`user:${user}`]);
+  },
+  "ten WebSocket clients of the proxy hear an event for everyone": async () => {
+    const names = users(10, "ws");
+    await reaches(await Promise.all(names.map((user) => connect(proxy, user, { transports: ["websocket"] }))), ["all"]);
+  },
+  "ten polling clients of the proxy hear their own events": async () => {
+    const names = users(10, "poll");
+    const polling = await Promise.all(names.map((user) => connect(proxy, user, { transports: ["polling"] })));
+    for (let round = 0; round < 3; round += 1) {
+      await Promise.all(polling.map((socket, index) => reaches([socket], [`user:${names[index]}`])));
+    }
+    if (polling.some((socket) => socket.io.engine.transport.name !== "polling")) throw new Error("not all are polling");
+  },
+  "ten clients change from polling to WebSocket through the proxy": async () => {
+    const names = users(10, "up");
+    const upgrading = await Promise.all(names.map((user) => connect(proxy, user)));
+    const done = (socket) => socket.io.engine.transport.name === "websocket";
+    await within(
+      "all upgrades",
+      Promise.all(upgrading.map((socket) => done(socket) || new Promise((resolve) => socket.io.engine.once("upgrade", resolve)))),
+    );
+    await reaches(upgrading, names.map((user) => `user:${user}`));
+  },
+  "the router sees a user's connections at both edges": async () => {
+    const [user] = users(1, "seen");
+    await Promise.all(edges.map((edge) => connect(edge, user, { transports: ["websocket"] })));
+    const view = await (await fetch(`${router}/v1/users/${user}`, { headers: bearer })).json();
+    if (!view.online || new Set(view.connections.map((one) => one.edge)).size !== edges.length) throw new Error(JSON.stringify(view));
+  },
+};
+
+let failed = 0;
+for (const [name, check] of Object.entries(checks)) {
+  const begun = performance.now();
+  try {
+    await check();
+    console.log(`ok      ${name} (${Math.round(performance.now() - begun)} ms)`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  ${name}: ${error.message}`);
+  }
+}
+for (const socket of sockets) socket.close();
+process.exitCode = failed ? 1 : 0;
