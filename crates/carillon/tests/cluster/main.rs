@@ -7,7 +7,8 @@
 //! `CARILLON_CHAOS_MINUTES` makes the chaos last, `CARILLON_CHAOS_SEED` repeats a schedule,
 //! `CARILLON_CHAOS_CLIENTS` sets the size of the crowd and `CARILLON_POLLING_CLIENTS` that of each fleet behind the
 //! balancer, `CARILLON_CHAOS_LOG` is the services' log filter and `CARILLON_CHAOS_PROGRAM` another build of the
-//! program.
+//! program. For the rolling restart `CARILLON_ROLLING_CLIENTS`, `CARILLON_ROLLING_ACCEPT_RATE` and
+//! `CARILLON_ROLLING_SHARED_MS`, `CARILLON_ROLLING_PERSONAL_MS` (the time between two events of a room) do the same.
 
 #![allow(
     clippy::print_stdout,

@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) unrecovered: u64,
     /// Read a second time by a client whose resume was interrupted, as it had asked.
     pub(crate) reread: u64,
+    /// What only one of the tests counts.
+    pub(crate) more: BTreeMap<String, u64>,
     pub(crate) faults: BTreeMap<String, Row>,
     pub(crate) timeline: Vec<Moment>,
     /// What was not as it should be, beside the events.
@@ -158,10 +160,15 @@ impl fmt::Display for Report {
         ] {
             writeln!(f, "{name:<36}{value:>10}")?;
         }
+        for (name, value) in &self.more {
+            writeln!(f, "{name:<36}{value:>10}")?;
+        }
         let head = [
             "times", "lost", "dup", "order", "reconn", "silence", "ack", "return",
         ];
-        writeln!(f, "\n{:<26}{}", "fault", columns(head))?;
+        if !self.faults.is_empty() {
+            writeln!(f, "\n{:<26}{}", "fault", columns(head))?;
+        }
         for (name, row) in &self.faults {
             let Row {
                 times,

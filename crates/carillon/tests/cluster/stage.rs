@@ -26,10 +26,17 @@ join = "true"
 event = "join"
 do = [{ join = "{data}" }, { reply = "{'status': 'joined'}" }]
 "#;
-const EDGE: &str = "ping_interval = \"4s\"\nping_timeout = \"4s\"\nws_ping_interval = \"10s\"\ndrain_delay = \"1s\"\ndrain = \"10s\"\n";
+pub(crate) const EDGE: &str = "ping_interval = \"4s\"\nping_timeout = \"4s\"\nws_ping_interval = \"10s\"\ndrain_delay = \"1s\"\ndrain = \"10s\"\n";
 
 /// Within this time a service that was told to stop has stopped, even on a busy machine.
 const STOP: Duration = Duration::from_secs(60);
+
+/// The size of most clusters here.
+pub(crate) const USUAL: Size = Size {
+    edges: 3,
+    publishers: 2,
+    routers: 2,
+};
 
 /// The three services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,23 +87,23 @@ pub(crate) struct Stage {
 impl Stage {
     /// Three edges, two publishers and two routers.
     pub(crate) async fn usual(kind: NatsKind) -> Self {
-        let size = Size {
-            edges: 3,
-            publishers: 2,
-            routers: 2,
-        };
-        Self::start(kind, size).await
+        Self::start(kind, USUAL).await
     }
 
     /// Starts everything and waits until all are ready.
     pub(crate) async fn start(kind: NatsKind, size: Size) -> Self {
+        Self::with(kind, size, EDGE).await
+    }
+
+    /// The same, with edges that have these settings.
+    pub(crate) async fn with(kind: NatsKind, size: Size, edge: &str) -> Self {
         let nats = match kind {
             NatsKind::One => Nats::One(Server::start().await),
             NatsKind::Three => Nats::Three(Cluster::three().await),
         };
         let start = |service: Service, count: usize| -> Vec<Node> {
             (0..count)
-                .map(|index| Node::start(&nats, service, index))
+                .map(|index| Node::start(&nats, service, index, edge))
                 .collect()
         };
         let (edges, publishers, routers) = (
@@ -202,7 +209,7 @@ impl Nats {
 }
 
 impl Node {
-    fn start(nats: &Nats, service: Service, index: usize) -> Self {
+    fn start(nats: &Nats, service: Service, index: usize, edge: &str) -> Self {
         let (listen, admin) = (net::free_addr(), net::free_addr());
         let log = std::env::var("CARILLON_CHAOS_LOG").unwrap_or_else(|_| "info".to_owned());
         let config = format!(
@@ -210,7 +217,7 @@ impl Node {
              [{service}]\nlisten = \"{listen}\"\nadmin = \"{admin}\"\n{}{SETTINGS}",
             nats.url(),
             nats.replicas(),
-            if service == Service::Edge { EDGE } else { "" },
+            if service == Service::Edge { edge } else { "" },
         );
         let name = format!("{service}-{index}");
         let command = Carillon::command(program(), [service.to_string()]).name(&name);
