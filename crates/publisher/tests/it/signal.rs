@@ -69,7 +69,8 @@ async fn a_publisher_that_stops_loses_no_signal() {
     let send = async {
         for number in 0..SIGNALS {
             let body = Bytes::from(format!(r#"{{"event":"e","data":{number}}}"#));
-            let sent = stage.bus.publish("rt.signal.main.lobby", &Headers::new(), body);
+            let headers = Headers::new();
+            let sent = stage.bus.publish("rt.signal.main.lobby", &headers, body);
             sent.await.unwrap();
         }
         stage.bus.flush().await;
