@@ -1,0 +1,86 @@
+//! Clients that do not read: their queue is bounded, and nobody else waits for them.
+
+use carillon_service::settings::Overflow;
+use carillon_testkit::clients::{WsClient, WsOptions};
+use carillon_testkit::tokens;
+use serde_json::{Value, json};
+
+use crate::stage::{Plan, Stage};
+
+/// More than the sockets' buffers take.
+const EVENTS: u64 = 1200;
+
+impl Stage {
+    async fn with_small_queues(overflow: Overflow) -> Self {
+        let mut plan = Plan::default();
+        plan.edge.queue = 64 * 1024;
+        let namespace = plan.namespaces.get_mut("/").unwrap();
+        namespace.overflow = overflow;
+        Self::with(plan).await
+    }
+
+    async fn publish_much(&self) {
+        let filling = "x".repeat(8 * 1024);
+        for n in 1..=EVENTS {
+            self.publish("all", "much", json!({ "n": n, "filling": filling }))
+                .await;
+        }
+    }
+}
+
+fn number(event: &Value) -> u64 {
+    event["payload"]["n"].as_u64().unwrap()
+}
+
+/// A client that reads gets everything in order.
+async fn gets_all(client: &WsClient, from: u64) {
+    for n in from..=EVENTS {
+        assert_eq!(number(&client.next_event("much").await), n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_closed_and_recovers_while_its_neighbour_hears_on() {
+    let stage = Stage::with_small_queues(Overflow::CloseAndRecover).await;
+    let edge = stage.edge().await;
+    let (stalled, _) = stage.ws(&edge, "1").await;
+    let (neighbour, _) = stage.ws(&edge, "2").await;
+    stalled.pause().await;
+    tokio::join!(stage.publish_much(), gets_all(&neighbour, 1));
+    stalled.resume().await;
+    stalled.closed().await;
+    // What had left before the queue was full is in order and without a gap.
+    let mut last = (0, None);
+    while let Some(event) = stalled.event_now("much") {
+        assert_eq!(number(&event), last.0 + 1);
+        last = (number(&event), event["offset"].as_str().map(str::to_owned));
+    }
+    assert!(last.0 < EVENTS, "the queue never was full");
+    let since = last.1.expect("something was heard before");
+    let url = format!(
+        "ws://{}/ws?token={}&since={since}",
+        edge.address,
+        tokens::dev("1")
+    );
+    let resumed = stage.driver.ws(&url, WsOptions::new());
+    assert_eq!(resumed.next_of_type("welcome").await["recovered"], true);
+    gets_all(&resumed, last.0 + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_the_latest_counts_a_client_that_does_not_read_stays_and_gets_that() {
+    let stage = Stage::with_small_queues(Overflow::LatestOnly).await;
+    let edge = stage.edge().await;
+    let (stalled, _) = stage.ws(&edge, "1").await;
+    stalled.pause().await;
+    stage.publish_much().await;
+    stalled.resume().await;
+    let mut last = 0;
+    let mut heard = 0;
+    while last < EVENTS {
+        let n = number(&stalled.next_event("much").await);
+        assert!(n > last, "{n} came after {last}");
+        (last, heard) = (n, heard + 1);
+    }
+    assert!(heard < EVENTS, "the queue never was full");
+}
