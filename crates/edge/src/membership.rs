@@ -183,6 +183,7 @@ impl Hub {
         for (room, after) in rooms.iter().filter(|(room, _)| room.class() != Class::Session) {
             self.heard_up_to(session, room, *after);
         }
+        session.drop_heard(rooms);
         let barrier = namespace.pass_barrier(self, None).await;
         let mut missed = Vec::new();
         let mut unknown = Vec::new();
@@ -193,7 +194,9 @@ impl Hub {
                 .rooms
                 .find(room)
                 .filter(|_| !is_lacking)
-                .and_then(|cell| cell.state.lock().since(*after));
+                .and_then(|cell| cell.state.lock().since(*after))
+                // As many as the history keeps may be more than it keeps.
+                .filter(|(events, _)| events.len() < self.history_limit);
             match recent {
                 Some((events, complete)) => {
                     self.heard_up_to(session, room, complete);

@@ -268,6 +268,22 @@ impl Session {
         cursor.open = true;
     }
 
+    /// Drops what came live since the rooms were entered and the client already has: this edge may be behind the one
+    /// that sent it.
+    pub(crate) fn drop_heard(&self, rooms: &[(Room, u64)]) {
+        let mut cursor = self.cursor.lock();
+        let Cursor { held, held_bytes, .. } = &mut *cursor;
+        held.retain(|sequence, event| {
+            let room = &event.broadcast.room;
+            let heard = |(known, up_to): &(Room, u64)| known == room && sequence <= up_to;
+            let keep = !event.live || !rooms.iter().any(heard);
+            if !keep {
+                *held_bytes = held_bytes.saturating_sub(event.broadcast.size());
+            }
+            keep
+        });
+    }
+
     /// Adds an event of the history to what waits; the session must be held.
     pub(crate) fn replay(&self, sequence: u64, broadcast: &Arc<Broadcast>) {
         if !broadcast.excludes(self.sid.as_str()) {
