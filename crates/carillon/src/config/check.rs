@@ -19,7 +19,7 @@ pub(crate) fn problems(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     nats::check(config, &mut report);
     auth(config, &mut report);
     if let Some((key, expected)) = config.edge.contradiction() {
-        report.add_key(&format!("edge.{key}"), format!("expected {expected}"));
+        report.add(&["edge", key], format!("expected {expected}"));
     }
     for (key, index, problem) in config.edge.bad_entries() {
         report.add(&["edge", key, &index.to_string()], problem);

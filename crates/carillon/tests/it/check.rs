@@ -53,11 +53,11 @@ async fn every_mistake_is_one_line_with_its_place() {
         ),
         (
             "[edge]\ncors_origin = [\"*\",\n  \"https://a.example/path\"]",
-            r#"carillon.toml:3: edge.cors_origin[1]: expected an origin such as "https://app.example.com", without a path, or "*", got "https://a.example/path""#,
+            r#"carillon.toml:3: edge.cors_origin[1]: expected an origin such as "https://app.example.com""#,
         ),
         (
             "[edge]\ntrusted_proxies = [\"localhost\"]",
-            r#"carillon.toml:2: edge.trusted_proxies[0]: expected an address such as "10.0.0.1", or a network such as "10.0.0.0/8", got "localhost""#,
+            r#"carillon.toml:2: edge.trusted_proxies[0]: expected an address such as "10.0.0.1""#,
         ),
         (
             "[edge]\ndrain = \"3s\"",
