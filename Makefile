@@ -53,6 +53,18 @@ down: ## stop the containers, and keep what NATS stored (ARGS=--volumes removes 
 load: nats-server ## a short load test of a cluster that it starts (SCENARIO=storm, unicast, room, chat, kill, soak)
 	loadtest/k6/run $(SCENARIO)
 
+.PHONY: bench
+bench: nats-server ## measure an edge beside two reference servers (ARGS="--only saturation,idle --rounds 1")
+	cargo build --release -p carillon -p carillon-loadtest
+	$${CARGO_TARGET_DIR:-target}/release/carillon-bench table \
+		--carillon $${CARGO_TARGET_DIR:-target}/release/carillon $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: nats-server ## hold 250 000 connections at 14 edges (ARGS="--edges 4 --connections 60000")
+	cargo build --release -p carillon -p carillon-loadtest
+	$${CARGO_TARGET_DIR:-target}/release/carillon-bench cluster \
+		--carillon $${CARGO_TARGET_DIR:-target}/release/carillon $(ARGS)
+
 .PHONY: fmt
 fmt: ## format the sources
 	cargo fmt --all
