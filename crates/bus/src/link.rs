@@ -2,7 +2,8 @@
 //!
 //! It speaks the NATS client protocol itself, because an edge has a subscription per room: here that costs
 //! nothing but the subject on the server. Deliveries are handed over on the link's own task, without a queue in
-//! between; whoever takes them must not block.
+//! between; whoever takes them must not block. Where one read brought several, they are announced as a turn, so
+//! that what they cause can be done at once at its end.
 
 mod client;
 mod codec;
@@ -37,8 +38,14 @@ pub struct Delivery<'a> {
 
 /// What an edge does with its deliveries. All calls come from the link's one task, in order.
 pub trait Deliveries: Send + Sync + 'static {
+    /// Several messages follow at once, until [`Deliveries::end_turn`]; a message alone has no turn.
+    fn begin_turn(&self) {}
+
     /// Takes a message.
     fn deliver(&self, delivery: Delivery<'_>);
+
+    /// No further message is at hand.
+    fn end_turn(&self) {}
 
     /// The link stands (again): names every subscription, which is then made before anything else.
     fn connected(&self, subscribe: &mut dyn FnMut(u64, &str));

@@ -41,13 +41,7 @@ impl Hub {
         metrics::received(&session.namespace);
         let rules = session.namespace.rules.load_full();
         let outcome = session.in_context(|context| {
-            rules.on_event(
-                event,
-                payload,
-                context,
-                &mut session.limits.lock(),
-                Instant::now(),
-            )
+            session.with_limits(|limits| rules.on_event(event, payload, context, limits, Instant::now()))
         })?;
         let mut answer = Answer::Empty;
         for effect in outcome.effects {

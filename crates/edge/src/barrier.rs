@@ -90,7 +90,7 @@ impl Cell {
     fn pass(&self, session: &Arc<Session>, sequence: u64) {
         let mut state = self.state.lock();
         let complete = *state.complete.get_or_insert(sequence);
-        if let Some(member) = state.member(session) {
+        if let Some(member) = state.members.get_mut(session) {
             member.from = member.from.min(complete.max(sequence));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use carillon_bus::history::now;
 use carillon_protocol::session::Transport;
 use carillon_service::settings::Overflow;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::asks::Asks;
 use crate::frame::{Chunk, Wire};
 use crate::metrics;
 use crate::outbox::{Outbox, Sent, Sink};
+use crate::turn::Turn;
 
 /// How long a client may take nothing of its history before it is closed.
 const STALLED: Duration = Duration::from_secs(30);
@@ -93,14 +94,49 @@ impl Client {
 
     /// Sends an event's chunks behind what waits.
     pub(crate) fn send_event(&self, text: Chunk, attachments: &[Chunk], overflow: Overflow) {
-        let sent = {
-            let mut outbox = self.outbox.lock();
-            let mut sent = outbox.push(text, overflow);
-            for chunk in attachments {
-                sent = sent.max(outbox.push(chunk.clone(), overflow));
-            }
-            sent
-        };
+        self.push_event(self.outbox.lock(), text, attachments, overflow);
+    }
+
+    /// Sends an event's chunks at the end of the turn, in one write with the others for this client.
+    pub(crate) fn send_event_in(
+        self: &Arc<Self>,
+        turn: &mut Turn,
+        text: Chunk,
+        attachments: &[Chunk],
+        overflow: Overflow,
+    ) {
+        let mut outbox = self.outbox.lock();
+        if outbox.cork() {
+            turn.touch(self);
+        }
+        self.push_event(outbox, text, attachments, overflow);
+    }
+
+    /// Sends a piece of several frames at the end of the turn; `false` where the transport takes single frames.
+    pub(crate) fn send_joined_in(self: &Arc<Self>, turn: &mut Turn, piece: &Chunk) -> bool {
+        let mut outbox = self.outbox.lock();
+        if matches!(outbox.sink, Sink::Pull) {
+            return false;
+        }
+        if outbox.cork() {
+            turn.touch(self);
+        }
+        self.push_event(outbox, piece.clone(), &[], Overflow::CloseAndRecover);
+        true
+    }
+
+    fn push_event(
+        &self,
+        mut outbox: MutexGuard<'_, Outbox>,
+        text: Chunk,
+        attachments: &[Chunk],
+        overflow: Overflow,
+    ) {
+        let mut sent = outbox.push(text, overflow);
+        for chunk in attachments {
+            sent = sent.max(outbox.push(chunk.clone(), overflow));
+        }
+        drop(outbox);
         self.after(sent);
     }
 

@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use carillon_bus::{Deliveries, Delivery};
-use carillon_protocol::doubt::Doubt;
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::{self, name};
 use carillon_protocol::names::Room;
 use carillon_service::telemetry;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::namespace::Namespace;
 use crate::room::{Cell, State};
+use crate::turn::{Joined, Run, Turn};
 
 /// Slots that are no rooms.
 const PROBE: u32 = u32::MAX;
@@ -35,10 +36,32 @@ fn parts(id: u64) -> (usize, u32) {
 
 /// The edge as the delivery link sees it.
 pub(crate) struct Receiver {
-    pub(crate) hub: Arc<Hub>,
+    hub: Arc<Hub>,
+    /// The turn under way; only the link's task looks at it.
+    turn: Mutex<Option<Turn>>,
+}
+
+impl Receiver {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self {
+            hub,
+            turn: Mutex::new(None),
+        }
+    }
 }
 
 impl Deliveries for Receiver {
+    fn begin_turn(&self) {
+        self.turn.lock().get_or_insert_default();
+    }
+
+    fn end_turn(&self) {
+        if let Some(mut turn) = self.turn.lock().take() {
+            self.hub.finish_run(&mut turn);
+            turn.end();
+        }
+    }
+
     fn deliver(&self, delivery: Delivery<'_>) {
         let (index, slot) = parts(delivery.id);
         let Some(namespace) = self.hub.namespace_at(index) else {
@@ -47,38 +70,29 @@ impl Deliveries for Receiver {
         if self.hub.lease.is_stale() {
             self.hub.lease_went_stale();
         }
-        match slot {
-            PROBE => {
-                let number = std::str::from_utf8(&delivery.body)
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                if let (Some(number), Some(sequence)) = (number, sequence_of(&delivery)) {
-                    namespace.probe_returned(number, sequence);
+        let mut turn = self.turn.lock();
+        let cell = match slot {
+            PROBE | DOUBTS => {
+                // What came before is handled before it.
+                if let Some(turn) = turn.as_mut() {
+                    self.hub.finish_run(turn);
                 }
+                if slot == PROBE {
+                    probe_returned(namespace, &delivery);
+                } else {
+                    self.hub.doubt_came(namespace, &delivery);
+                }
+                return;
             }
-            DOUBTS => match (
-                sequence_of(&delivery),
-                serde_json::from_slice::<Doubt>(&delivery.body),
-            ) {
-                (Some(sequence), Ok(doubt)) => self.hub.doubted(namespace, sequence, doubt),
-                _ => tracing::warn!(subject = delivery.subject, "a doubt cannot be read"),
-            },
             SESSIONS => {
                 let subjects = self.hub.bus.subjects();
-                let Ok(address) = subjects.read_classed("out", delivery.subject) else {
-                    return;
-                };
-                let Some(cell) = session_cell(namespace, &address.room) else {
-                    return;
-                };
-                self.hub.take(namespace, &cell, delivery.headers, delivery.body);
+                let address = subjects.read_classed("out", delivery.subject).ok();
+                address.and_then(|address| session_cell(namespace, &address.room))
             }
-            slot => {
-                let Some(cell) = namespace.rooms.of_subscription(slot as usize, delivery.id) else {
-                    return;
-                };
-                self.hub.take(namespace, &cell, delivery.headers, delivery.body);
-            }
+            slot => namespace.rooms.of_subscription(slot as usize, delivery.id),
+        };
+        if let Some(cell) = cell {
+            self.hub.take(turn.as_mut(), namespace, &cell, delivery);
         }
     }
 
@@ -119,11 +133,11 @@ pub(crate) fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Ar
     // The namespace's wildcard has always been subscribed, so the room is complete from where the session began here.
     let start = session.own_room_from();
     state.complete.get_or_insert(start);
-    state.add(&session, start);
+    state.members.add(&session, start);
     drop(state);
     // The session may have ended in between, and would not be removed any more.
     if session.has_ended() {
-        cell.state.lock().remove(&session);
+        cell.state.lock().members.remove(&session);
         namespace.rooms.emptied(room);
         return None;
     }
@@ -132,68 +146,98 @@ pub(crate) fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Ar
 }
 
 impl Hub {
+    fn doubt_came(self: &Arc<Self>, namespace: &Arc<Namespace>, delivery: &Delivery<'_>) {
+        match (sequence_of(delivery), serde_json::from_slice(&delivery.body)) {
+            (Some(sequence), Ok(doubt)) => self.doubted(namespace, sequence, doubt),
+            _ => tracing::warn!(subject = delivery.subject, "a doubt cannot be read"),
+        }
+    }
+
     /// Takes a delivery for a room.
-    fn take(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>, block: &[u8], body: Bytes) {
+    fn take(
+        self: &Arc<Self>,
+        turn: Option<&mut Turn>,
+        namespace: &Arc<Namespace>,
+        cell: &Arc<Cell>,
+        delivery: Delivery<'_>,
+    ) {
+        let block = delivery.headers;
         if headers::find(block, name::MARKER).is_some() {
             return;
         }
         let number = |header| headers::find(block, header).and_then(|text| text.parse::<u64>().ok());
         let sequence = number(name::SEQUENCE);
         let before = number(name::LAST_SEQUENCE).unwrap_or(0);
-        let Some(event) = Event::from_message(|header| headers::find(block, header), body) else {
+        let Some(event) = Event::from_message(|header| headers::find(block, header), delivery.body) else {
             return;
         };
         let set = headers::find(block, name::SET);
         let expires = headers::find(block, name::TTL).is_some();
         let broadcast = namespace.broadcast(event, &cell.room, sequence, set, expires);
         // Only a traced event has a span: one for each would cost more than the delivery.
-        let _traced = headers::find(block, name::TRACEPARENT).map(|_| {
+        let span = headers::find(block, name::TRACEPARENT).map(|_| {
             let span =
                 tracing::info_span!("deliver", room = %cell.room, namespace = %namespace.name, sequence);
             telemetry::adopt(&span, telemetry::extract(|header| headers::find(block, header)));
-            span.entered()
+            span
         });
-        let mut state = cell.state.lock();
-        match sequence {
-            None => walk(&mut state, &broadcast),
-            Some(sequence) => {
-                if self.arrive(namespace, cell, &mut state, sequence, before, broadcast) {
-                    metrics::gap();
-                }
-            }
+        let Some(turn) = turn else {
+            let _traced = span.as_ref().map(tracing::Span::enter);
+            return self.arrive(None, namespace, cell, [(before, broadcast)]);
+        };
+        if turn.run.as_ref().is_some_and(|run| !Arc::ptr_eq(&run.cell, cell)) {
+            self.finish_run(turn);
+        }
+        let run = turn.run.get_or_insert_with(|| Run::new(namespace, cell));
+        if run.push(before, broadcast) || span.is_some() {
+            let _traced = span.as_ref().map(tracing::Span::enter);
+            self.finish_run(turn);
         }
     }
 
-    /// Handles a stored event; `true` where a gap was found and its repair begun.
+    /// Handles the events that were collected for a room.
+    fn finish_run(self: &Arc<Self>, turn: &mut Turn) {
+        if let Some(run) = turn.run.take() {
+            self.arrive(Some(turn), &run.namespace, &run.cell, run.events);
+        }
+    }
+
+    /// Handles events of one room in the order in which they came, each with the sequence before it.
     fn arrive(
         self: &Arc<Self>,
+        mut turn: Option<&mut Turn>,
         namespace: &Arc<Namespace>,
         cell: &Arc<Cell>,
-        state: &mut State,
-        sequence: u64,
-        before: u64,
-        broadcast: Arc<Broadcast>,
-    ) -> bool {
-        // Before its first barrier a room has no member that hears anything.
-        let Some(complete) = state.complete else {
-            return false;
-        };
-        if sequence <= complete {
-            return false;
-        }
-        let gap = before > complete;
-        if gap && state.repair.is_none() {
-            self.repair(namespace, cell, state, before);
-        }
-        if let Some(repair) = &mut state.repair {
-            if repair.pending.len() < MAX_PENDING {
-                repair.pending.push_back((before, broadcast));
+        events: impl IntoIterator<Item = (u64, Arc<Broadcast>)>,
+    ) {
+        let mut state = cell.state.lock();
+        let mut due: SmallVec<[Arc<Broadcast>; 1]> = SmallVec::new();
+        for (before, broadcast) in events {
+            let Some(sequence) = broadcast.sequence else {
+                due.push(broadcast);
+                continue;
+            };
+            // Before its first barrier a room has no member that hears anything.
+            let Some(complete) = state.complete else { continue };
+            if sequence <= complete {
+                continue;
             }
-            return gap;
+            if before > complete && state.repair.is_none() {
+                walk(turn.as_deref_mut(), &mut state, &due);
+                due.clear();
+                metrics::gap();
+                self.repair(namespace, cell, &mut state, before);
+            }
+            if let Some(repair) = &mut state.repair {
+                if repair.pending.len() < MAX_PENDING {
+                    repair.pending.push_back((before, broadcast));
+                }
+            } else {
+                state.advance(sequence, &broadcast);
+                due.push(broadcast);
+            }
         }
-        state.advance(sequence, &broadcast);
-        walk(state, &broadcast);
-        false
+        walk(turn, &mut state, &due);
     }
 
     /// Begins the repair of a room: its members are held until what lies behind `complete` is read.
@@ -238,12 +282,29 @@ impl Namespace {
     }
 }
 
-/// Gives an event to every member that hears it.
-pub(crate) fn walk(state: &mut State, broadcast: &Arc<Broadcast>) {
-    for member in &state.members {
-        if broadcast.sequence.is_none_or(|sequence| sequence > member.from) {
-            member.session.deliver(broadcast);
+/// Gives events to every member that hears them.
+pub(crate) fn walk(mut turn: Option<&mut Turn>, state: &mut State, events: &[Arc<Broadcast>]) {
+    let joined = turn.as_ref().and_then(|_| Joined::new(events));
+    for member in state.members.iter() {
+        let is_heard = |event: &Broadcast| event.sequence.is_none_or(|sequence| sequence > member.from);
+        if let (Some(joined), Some(turn)) = (&joined, turn.as_deref_mut())
+            && joined.range.is_none_or(|(first, _)| first > member.from)
+            && member.session.deliver_joined(turn, joined)
+        {
+            continue;
         }
+        for event in events.iter().filter(|event| is_heard(event)) {
+            member.session.deliver_in(turn.as_deref_mut(), event);
+        }
+    }
+}
+
+fn probe_returned(namespace: &Namespace, delivery: &Delivery<'_>) {
+    let number = std::str::from_utf8(&delivery.body)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    if let (Some(number), Some(sequence)) = (number, sequence_of(delivery)) {
+        namespace.probe_returned(number, sequence);
     }
 }
 

@@ -32,11 +32,9 @@ impl Hub {
         session: &Arc<Session>,
         payload: &Payload,
     ) -> Result<Payload, Refusal> {
-        session
-            .namespace
-            .rules
-            .load()
-            .admit(&mut session.limits.lock(), std::time::Instant::now())?;
+        let rules = session.namespace.rules.load();
+        session.with_limits(|limits| rules.admit(limits, std::time::Instant::now()))?;
+        drop(rules);
         let shown = serde_json::from_slice::<Refresh>(payload.json());
         let token = shown.map_err(|_| refusal("bad_field", "token is missing"))?.token;
         let token = token.strip_prefix("Bearer ").unwrap_or(&token);

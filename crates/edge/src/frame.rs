@@ -55,6 +55,16 @@ impl Chunk {
         self.bytes.slice(usize::from(self.header)..)
     }
 
+    /// Whole frames behind each other as one piece, for sockets alone.
+    pub(crate) fn joined(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            header: 0,
+            binary: false,
+            droppable: None,
+        }
+    }
+
     fn patched(&self, offset: Offset) -> Self {
         let mut bytes = self.bytes.to_vec();
         encode::patch(&mut bytes, offset);
@@ -75,6 +85,12 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Returns the frame where it is one, and the same for everybody who has nothing later.
+    pub(crate) fn as_it_is(&self, sequence: Option<u64>) -> Option<&Bytes> {
+        let same = self.carries.is_none() || self.carries == sequence;
+        (same && self.attachments.is_empty()).then_some(&self.text.bytes)
+    }
+
     /// Returns the chunks for a client whose offset is `last`.
     pub(crate) fn chunks(&self, last: u64, epoch: u32) -> (Chunk, &[Chunk]) {
         let text = match self.carries {

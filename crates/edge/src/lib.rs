@@ -10,6 +10,7 @@ pub mod config;
 mod server;
 
 mod hub;
+mod members;
 mod namespace;
 mod room;
 mod session;
@@ -56,6 +57,7 @@ mod recent;
 mod record;
 mod repair;
 mod requests;
+mod turn;
 mod verify;
 
 mod metrics;

@@ -39,8 +39,8 @@ impl Hub {
         {
             let mut state = cell.state.lock();
             let from = state.complete.unwrap_or(u64::MAX);
-            if !state.add(session, from) || state.complete.is_some() {
-                let from = state.member(session).map_or(from, |member| member.from);
+            if !state.members.add(session, from) || state.complete.is_some() {
+                let from = state.members.get_mut(session).map_or(from, |member| member.from);
                 if from != u64::MAX {
                     return from;
                 }
@@ -52,7 +52,8 @@ impl Hub {
         let from = cell
             .state
             .lock()
-            .member(session)
+            .members
+            .get_mut(session)
             .map_or(from, |member| member.from);
         // A session that ended while it waited was not a member yet when it was cleaned up.
         if session.has_ended() {
@@ -66,7 +67,7 @@ impl Hub {
         if let Some(cell) = session.namespace.rooms.find(room) {
             let empty = {
                 let mut state = cell.state.lock();
-                state.remove(session) && state.members.is_empty()
+                state.members.remove(session) && state.members.is_empty()
             };
             if empty {
                 session.namespace.rooms.emptied(room);
@@ -133,7 +134,7 @@ impl Hub {
             namespace.rooms.find(room)
         };
         let Some(cell) = cell else { return };
-        if let Some(member) = cell.state.lock().member(session) {
+        if let Some(member) = cell.state.lock().members.get_mut(session) {
             member.from = member.from.max(sequence);
         }
     }

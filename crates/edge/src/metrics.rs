@@ -117,7 +117,34 @@ pub(crate) fn sent(namespace: &Namespace, broadcast: &Broadcast) {
     namespace.counters.count(broadcast.sequence.is_some());
     // The first write of an event is measured, and one in sixteen of the others: a clock for each costs more than
     // the write of a small frame in a large room.
-    if broadcast.event.time > 0 && (broadcast.is_untimed() || fastrand::u8(..16) == 0) {
+    if broadcast.is_untimed() || fastrand::u8(..16) == 0 {
+        latency(broadcast);
+    }
+}
+
+/// Counts events that were written to a client as one piece.
+pub(crate) fn sent_joined(namespace: &Namespace, events: &[std::sync::Arc<Broadcast>]) {
+    let durable = events.iter().filter(|event| event.sequence.is_some()).count() as u64;
+    namespace.counters.durable.increment(durable);
+    namespace
+        .counters
+        .signals
+        .increment(events.len() as u64 - durable);
+    for event in events {
+        if event.is_untimed() {
+            latency(event);
+        }
+    }
+    // Of the others as often as one by one, for pieces of up to sixteen.
+    if usize::from(fastrand::u8(..16)) < events.len()
+        && let Some(event) = events.get(fastrand::usize(..events.len()))
+    {
+        latency(event);
+    }
+}
+
+fn latency(broadcast: &Broadcast) {
+    if broadcast.event.time > 0 {
         let milliseconds = now().saturating_sub(broadcast.event.time);
         histogram!(LATENCY).record(milliseconds as f64 / 1000.0);
     }

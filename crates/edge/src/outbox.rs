@@ -14,6 +14,8 @@ use crate::socket::Socket;
 
 /// Most buffers of one `writev`.
 const BATCH: usize = 64;
+/// Bytes that are collected at most before they are written; a large frame does not wait for others.
+const COLLECTED: usize = 64 * 1024;
 
 /// Where a client's frames leave.
 pub(crate) enum Sink {
@@ -73,6 +75,10 @@ impl Outbox {
                 Err(_) => return Sent::Done,
             }
         }
+        if self.corked && self.bytes + chunk.bytes.len() > COLLECTED.min(self.limit) {
+            // An error shows when the connection's task reads.
+            let _ = self.write();
+        }
         if self.bytes + chunk.bytes.len() > self.limit && !self.make_room(&mut chunk, overflow) {
             return Sent::Overflow;
         }
@@ -115,14 +121,18 @@ impl Outbox {
         }
     }
 
-    /// Collects frames from now on, until [`Outbox::flush`].
-    pub(crate) fn cork(&mut self) {
-        self.corked = true;
+    /// Collects frames from now on, until [`Outbox::flush`]; `false` if it did already.
+    pub(crate) fn cork(&mut self) -> bool {
+        !std::mem::replace(&mut self.corked, true)
     }
 
     /// Writes what waits, as far as the socket takes it; `true` when nothing waits any more.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         self.corked = false;
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<bool> {
         let Sink::Socket(socket) = &self.sink else {
             return Ok(self.queue.is_empty());
         };

@@ -214,7 +214,8 @@ impl Plain {
     fn admit(&self) -> Result<(), Refusal> {
         metrics::received(&self.session.namespace);
         let rules = self.session.namespace.rules.load();
-        rules.admit(&mut self.session.limits.lock(), std::time::Instant::now())
+        self.session
+            .with_limits(|limits| rules.admit(limits, std::time::Instant::now()))
     }
 
     fn offset(&self) -> Option<Offset> {

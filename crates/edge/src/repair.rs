@@ -91,7 +91,7 @@ impl Hub {
             let sequence = event.sequence.unwrap_or(0);
             if Some(sequence) > state.complete {
                 state.advance(sequence, event);
-                walk(&mut state, event);
+                walk(None, &mut state, std::slice::from_ref(event));
                 metrics::repaired();
                 namespace.doubts.found(Lack {
                     room: cell.room.clone(),
@@ -119,7 +119,7 @@ impl Hub {
                 return Some(before);
             }
             state.advance(sequence, &event);
-            walk(&mut state, &event);
+            walk(None, &mut state, std::slice::from_ref(&event));
         }
         if !events.is_empty() {
             tracing::info!(room = %cell.room, namespace = %namespace.name, events = events.len(), "room was repaired");

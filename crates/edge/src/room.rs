@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::frame::Broadcast;
+use crate::members::Members;
 use crate::recent::Recent;
 use crate::session::Session;
 
@@ -26,20 +27,13 @@ pub(crate) struct Cell {
 /// What is known of a room. The lock is held while an event walks over the members.
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Members,
     /// Everything of the room after the barrier and up to here was delivered; `None` before the first barrier.
     pub(crate) complete: Option<u64>,
     /// What came last, if anything has.
     pub(crate) recent: Option<Box<Recent>>,
     /// The room is being compared or repaired: what came in the meantime, and who is held.
     pub(crate) repair: Option<Box<Repair>>,
-}
-
-/// A connection in a room.
-pub(crate) struct Member {
-    pub(crate) session: Arc<Session>,
-    /// It hears what has a higher sequence.
-    pub(crate) from: u64,
 }
 
 /// A repair that is under way.
@@ -208,42 +202,5 @@ impl State {
             })
         });
         repair.running += 1;
-    }
-
-    /// Adds a member, or returns `false` if it is one.
-    pub(crate) fn add(&mut self, session: &Arc<Session>, from: u64) -> bool {
-        if self.member(session).is_some() {
-            return false;
-        }
-        self.members.push(Member {
-            session: Arc::clone(session),
-            from,
-        });
-        true
-    }
-
-    /// Removes a member.
-    pub(crate) fn remove(&mut self, session: &Arc<Session>) -> bool {
-        match self
-            .members
-            .iter()
-            .position(|member| Arc::ptr_eq(&member.session, session))
-        {
-            Some(index) => {
-                self.members.swap_remove(index);
-                if self.members.is_empty() {
-                    self.members = Vec::new();
-                }
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Returns a member.
-    pub(crate) fn member(&mut self, session: &Arc<Session>) -> Option<&mut Member> {
-        self.members
-            .iter_mut()
-            .find(|member| Arc::ptr_eq(&member.session, session))
     }
 }

@@ -185,7 +185,7 @@ impl Server {
         let link = Link::start(
             self.nats.clone(),
             "carillon-edge-deliveries",
-            Arc::new(Receiver { hub: Arc::clone(hub) }),
+            Arc::new(Receiver::new(Arc::clone(hub))),
             hub.stop.clone(),
         );
         hub.set_link(link);

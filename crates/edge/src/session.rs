@@ -2,7 +2,7 @@
 
 mod standing;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -22,6 +22,7 @@ use crate::namespace::Namespace;
 use crate::pulse::Pulse;
 use crate::record::Keeper;
 use crate::rules::SessionLimits;
+use crate::turn::{Joined, Turn};
 use crate::user::User;
 
 pub(crate) use standing::Standing;
@@ -39,7 +40,7 @@ pub(crate) struct Session {
     pub(crate) user: ArcSwap<User>,
     pub(crate) keeper: Keeper,
     /// How often the client may still do what.
-    pub(crate) limits: Mutex<SessionLimits>,
+    limits: Mutex<Option<Box<SessionLimits>>>,
     /// The application heartbeat, where the namespace has one.
     pub(crate) pulse: Mutex<Pulse>,
     /// The client knows that its token expires.
@@ -47,7 +48,8 @@ pub(crate) struct Session {
     /// The highest offset of an earlier connection that the client showed, or 0.
     resumed: AtomicU64,
     cursor: Mutex<Cursor>,
-    rooms: Mutex<BTreeSet<Room>>,
+    /// In their order; most sessions are in few.
+    rooms: Mutex<Vec<Room>>,
     /// The sequence up to which the client has everything of its own room from before it came to this edge.
     own_room: AtomicU64,
     ended: AtomicBool,
@@ -102,7 +104,7 @@ impl Session {
             client,
             user: ArcSwap::new(user),
             keeper,
-            limits: Mutex::new(SessionLimits::new(Instant::now())),
+            limits: Mutex::new(None),
             pulse: Mutex::default(),
             warned: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
@@ -119,6 +121,11 @@ impl Session {
 
     /// Takes an event of a room that the session is in.
     pub(crate) fn deliver(self: &Arc<Self>, broadcast: &Arc<Broadcast>) {
+        self.deliver_in(None, broadcast);
+    }
+
+    /// Takes an event as one of several of a turn.
+    pub(crate) fn deliver_in(self: &Arc<Self>, turn: Option<&mut Turn>, broadcast: &Arc<Broadcast>) {
         if broadcast.excludes(self.sid.as_str()) {
             return;
         }
@@ -126,7 +133,7 @@ impl Session {
         let Some(sequence) = broadcast.sequence else {
             cursor.note_signal(broadcast);
             if cursor.open && !cursor.has_copy(broadcast) {
-                self.write(broadcast, cursor.last);
+                self.write(turn, broadcast, cursor.last);
             }
             return;
         };
@@ -141,11 +148,41 @@ impl Session {
             }
             return;
         }
-        self.write_durable(&mut cursor, sequence, broadcast, 0);
+        self.write_durable(turn, &mut cursor, sequence, broadcast, 0);
+    }
+
+    /// Takes several events of a room as one piece; `false` where they must be taken one by one.
+    pub(crate) fn deliver_joined(&self, turn: &mut Turn, joined: &Joined<'_>) -> bool {
+        let mut cursor = self.cursor.lock();
+        if !cursor.open || cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
+            return false;
+        }
+        // A frame below the offset would carry the offset in place of its own sequence.
+        if joined.range.is_some_and(|(first, _)| first <= cursor.last) {
+            return false;
+        }
+        let Some(piece) = joined.chunk(self.client.wire, &self.namespace.style) else {
+            return false;
+        };
+        if !self.client.send_joined_in(turn, piece) {
+            return false;
+        }
+        if let Some((_, last)) = joined.range {
+            cursor.last = last;
+        }
+        metrics::sent_joined(&self.namespace, joined.events);
+        true
     }
 
     /// Writes an event; with `proof`, whoever has it has everything up to that sequence.
-    fn write_durable(&self, cursor: &mut Cursor, sequence: u64, broadcast: &Broadcast, proof: u64) {
+    fn write_durable(
+        &self,
+        turn: Option<&mut Turn>,
+        cursor: &mut Cursor,
+        sequence: u64,
+        broadcast: &Broadcast,
+        proof: u64,
+    ) {
         // A copy of a list of which the client has another one already.
         if let Some((first, last)) = broadcast.set
             && (first..=last).contains(&cursor.last)
@@ -157,13 +194,18 @@ impl Session {
             cursor.sent_late(broadcast, sequence);
         }
         cursor.last = cursor.last.max(sequence).max(proof);
-        self.write(broadcast, cursor.last);
+        self.write(turn, broadcast, cursor.last);
     }
 
-    fn write(&self, broadcast: &Broadcast, last: u64) {
+    fn write(&self, turn: Option<&mut Turn>, broadcast: &Broadcast, last: u64) {
         let style = &self.namespace.style;
         let (text, attachments) = broadcast.frame(self.client.wire, style).chunks(last, style.epoch);
-        self.client.send_event(text, attachments, broadcast.overflow);
+        match turn {
+            Some(turn) => self
+                .client
+                .send_event_in(turn, text, attachments, broadcast.overflow),
+            None => self.client.send_event(text, attachments, broadcast.overflow),
+        }
         metrics::sent(&self.namespace, broadcast);
     }
 
@@ -221,7 +263,7 @@ impl Session {
             let verified = cursor.verified;
             let is_last = cursor.held.keys().next().is_none_or(|next| *next > verified);
             let proof = if is_last { verified } else { 0 };
-            self.write_durable(cursor, sequence, &held.broadcast, proof);
+            self.write_durable(None, cursor, sequence, &held.broadcast, proof);
         }
     }
 
@@ -314,7 +356,7 @@ impl Session {
                 }
                 cursor.last = cursor.last.max(sequence);
                 if !broadcast.excludes(self.sid.as_str()) {
-                    self.write(broadcast, cursor.last);
+                    self.write(None, broadcast, cursor.last);
                 }
             }
             self.client.uncork();
@@ -380,24 +422,42 @@ impl Session {
         Some(sent.max(self.keeper.start()))
     }
 
+    /// Works on the limits, which begin full at the first event.
+    pub(crate) fn with_limits<T>(&self, work: impl FnOnce(&mut SessionLimits) -> T) -> T {
+        let mut limits = self.limits.lock();
+        work(limits.get_or_insert_with(|| Box::new(SessionLimits::new(Instant::now()))))
+    }
+
     /// Notes that the session is in a room; `false` if it was.
     pub(crate) fn enter(&self, room: &Room) -> bool {
-        self.rooms.lock().insert(room.clone())
+        let mut rooms = self.rooms.lock();
+        match rooms.binary_search(room) {
+            Ok(_) => false,
+            Err(place) => {
+                if rooms.len() == rooms.capacity() {
+                    let more = rooms.len().max(3);
+                    rooms.reserve_exact(more);
+                }
+                rooms.insert(place, room.clone());
+                true
+            }
+        }
     }
 
     /// Notes that the session left a room; `false` if it was not in it.
     pub(crate) fn exit(&self, room: &Room) -> bool {
-        self.rooms.lock().remove(room)
+        let mut rooms = self.rooms.lock();
+        rooms.binary_search(room).map(|place| rooms.remove(place)).is_ok()
     }
 
     /// Returns whether the session is in a room.
     pub(crate) fn is_in(&self, room: &Room) -> bool {
-        self.rooms.lock().contains(room)
+        self.rooms.lock().binary_search(room).is_ok()
     }
 
     /// Returns the rooms.
     pub(crate) fn rooms(&self) -> Vec<Room> {
-        self.rooms.lock().iter().cloned().collect()
+        self.rooms.lock().clone()
     }
 
     /// Keeps the user's place until the session ends.

@@ -17,7 +17,7 @@ use super::{Deliveries, Delivery, Link, back_off};
 const DIAL: Duration = Duration::from_secs(5);
 /// How often the server is asked whether it lives; two questions without an answer end the connection.
 const PING: Duration = Duration::from_secs(5);
-/// Messages that are handled before other tasks get their turn.
+/// Operations of one turn, before other tasks get theirs.
 const TURN: usize = 256;
 
 pub(super) struct Client {
@@ -170,43 +170,11 @@ impl Client {
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
         let mut unanswered = 0;
         loop {
-            let mut turn = 0;
             loop {
-                match codec::decode(&mut buffer) {
-                    Ok(Some(Operation::Message {
-                        id,
-                        subject,
-                        headers,
-                        body,
-                    })) => {
-                        let Ok(subject) = std::str::from_utf8(&subject) else {
-                            continue;
-                        };
-                        self.deliveries.deliver(Delivery {
-                            id,
-                            subject,
-                            headers: &headers,
-                            body,
-                        });
-                    }
-                    Ok(Some(Operation::Ping)) => {
-                        let _ = self.link.write(|buffer| buffer.put_slice(b"PONG\r\n"));
-                    }
-                    Ok(Some(Operation::Pong)) => unanswered = 0,
-                    Ok(Some(Operation::Info(json))) => {
-                        if serde_json::from_slice::<Info>(&json).is_ok_and(|info| info.ldm) {
-                            return "the server shuts down".to_owned();
-                        }
-                    }
-                    // A permission that is missing concerns one subject; anything else ends with a close.
-                    Ok(Some(Operation::Error(error))) => tracing::error!(error, "the server refused"),
-                    Ok(Some(Operation::Ok)) => {}
-                    Ok(None) => break,
-                    Err(error) => return error.to_string(),
-                }
-                turn += 1;
-                if turn % TURN == 0 {
-                    tokio::task::yield_now().await;
+                match self.turn(&mut buffer, &mut unanswered) {
+                    Ok(true) => tokio::task::yield_now().await,
+                    Ok(false) => break,
+                    Err(reason) => return reason,
                 }
             }
             if buffer.capacity() - buffer.len() < 16 * 1024 {
@@ -227,6 +195,74 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Handles what was read, up to a number of operations; `true` where there may be more.
+    fn turn(&self, buffer: &mut BytesMut, unanswered: &mut u32) -> Result<bool, String> {
+        let mut is_turn = false;
+        let mut handled = 0;
+        let mut decoded = codec::decode(buffer);
+        let outcome = loop {
+            let operation = match decoded {
+                Ok(Some(operation)) => operation,
+                Ok(None) => break Ok(false),
+                Err(error) => break Err(error.to_string()),
+            };
+            handled += 1;
+            // One ahead: a message that nothing follows is not to wait for the end of a turn.
+            decoded = if handled < TURN {
+                codec::decode(buffer)
+            } else {
+                Ok(None)
+            };
+            if !is_turn && matches!(decoded, Ok(Some(Operation::Message { .. }))) {
+                is_turn = true;
+                self.deliveries.begin_turn();
+            }
+            if let Err(reason) = self.handle(operation, unanswered) {
+                break Err(reason);
+            }
+            if handled == TURN {
+                break Ok(true);
+            }
+        };
+        if is_turn {
+            self.deliveries.end_turn();
+        }
+        outcome
+    }
+
+    fn handle(&self, operation: Operation, unanswered: &mut u32) -> Result<(), String> {
+        match operation {
+            Operation::Message {
+                id,
+                subject,
+                headers,
+                body,
+            } => {
+                if let Ok(subject) = std::str::from_utf8(&subject) {
+                    self.deliveries.deliver(Delivery {
+                        id,
+                        subject,
+                        headers: &headers,
+                        body,
+                    });
+                }
+            }
+            Operation::Ping => {
+                let _ = self.link.write(|buffer| buffer.put_slice(b"PONG\r\n"));
+            }
+            Operation::Pong => *unanswered = 0,
+            Operation::Info(json) => {
+                if serde_json::from_slice::<Info>(&json).is_ok_and(|info| info.ldm) {
+                    return Err("the server shuts down".to_owned());
+                }
+            }
+            // A permission that is missing concerns one subject; anything else ends with a close.
+            Operation::Error(error) => tracing::error!(error, "the server refused"),
+            Operation::Ok => {}
+        }
+        Ok(())
     }
 
     async fn write(&self, mut stream: WriteHalf<Box<dyn Stream>>) -> String {

@@ -74,7 +74,7 @@ impl Session {
                 Some(cell) => {
                     let mut state = cell.state.lock();
                     let complete = state.complete?;
-                    let from = state.member(self)?.from;
+                    let from = state.members.get_mut(self)?.from;
                     if from == u64::MAX {
                         return None;
                     }
@@ -127,7 +127,7 @@ impl Session {
             let known = fingerprint(&signal);
             match sent.iter().position(|sent| *sent == known) {
                 Some(at) => drop(sent.swap_remove(at)),
-                None if !cursor.has_copy(&signal) => self.write(&signal, cursor.last),
+                None if !cursor.has_copy(&signal) => self.write(None, &signal, cursor.last),
                 None => {}
             }
         }
