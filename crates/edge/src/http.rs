@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::accept::{Body, Rate, Slots, empty, error, full, unavailable};
+use crate::accept::{Body, Rate, Seat, Slot, Slots, empty, error, full, unavailable};
 use crate::address::Peer;
 use crate::admission::{Shown, Unknown};
 use crate::client::{Client, Closing};
@@ -24,7 +24,9 @@ use crate::metrics;
 use crate::origin::{Origins, Verdict};
 use crate::outbox::Sink;
 use crate::plain::Plain;
-use crate::transport::websocket::{self, Heartbeat, Speaker};
+use crate::session::Session;
+use crate::socket::Socket;
+use crate::transport::websocket::{self, Connection, Heartbeat, Speaker};
 use crate::upgrade::{self, Offer};
 
 /// The front of an edge.
@@ -190,20 +192,19 @@ impl Front {
             let Ok(upgraded) = pending.open().await else {
                 return;
             };
-            let hub = Arc::clone(&self.hub);
+            let hub = &self.hub;
             let socket = Arc::new(upgraded.socket);
             let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
             let sink = Sink::Socket(Arc::clone(&socket));
             let client = Arc::new(Client::new(Wire::SocketIo, Transport::Websocket, sink, limit));
             let id = EngineId::of_edge(hub.id, rand::random());
             let conversation =
-                Conversation::new(Arc::clone(&hub), Arc::clone(&client), shown, self.slots.clone());
+                Conversation::new(Arc::clone(hub), Arc::clone(&client), shown, self.slots.clone());
             client.send_text(&hub.open_packet(id, &[]));
             metrics::opened(Transport::Websocket);
-            let closing = serve_engine_socket(&hub, &client, &socket, upgraded.leftover, &conversation).await;
-            conversation.end(&closing.reason).await;
-            metrics::closed(Transport::Websocket, closing.code);
-            drop((slot, upgraded.seat));
+            let connection = engine_connection(&conversation, socket, &upgraded.leftover);
+            // A task of its own: this one has room for all that an upgrade needs.
+            tokio::spawn(keep_engine(connection, conversation, (slot, upgraded.seat)));
         });
         response
     }
@@ -241,67 +242,98 @@ impl Front {
             let Ok(upgraded) = pending.open().await else {
                 return;
             };
-            let hub = Arc::clone(&self.hub);
+            let hub = &self.hub;
             let socket = Arc::new(upgraded.socket);
             let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
             let sink = Sink::Socket(Arc::clone(&socket));
             let client = Arc::new(Client::new(Wire::Json, Transport::Ws, sink, limit));
             metrics::opened(Transport::Ws);
-            let code = serve_plain(&hub, &client, &socket, upgraded.leftover, user, since).await;
-            metrics::closed(Transport::Ws, code);
-            drop((slot, place, upgraded.seat));
+            match Plain::open(hub, &client, user, since, &[]).await {
+                Ok(plain) => {
+                    let session = Arc::clone(&plain.session);
+                    let connection = plain_connection(plain, socket, &upgraded.leftover);
+                    // A task of its own: this one has room for all that opening a session needs.
+                    tokio::spawn(keep_plain(
+                        connection,
+                        Arc::clone(hub),
+                        session,
+                        (slot, place, upgraded.seat),
+                    ));
+                }
+                Err(refused) => {
+                    let closing = closing_of(refused);
+                    websocket::goodbye(&client, &socket, &closing).await;
+                    metrics::closed(Transport::Ws, closing.code);
+                }
+            }
         });
         response
     }
 }
 
-async fn serve_plain(
-    hub: &Arc<Hub>,
-    client: &Arc<Client>,
-    socket: &crate::socket::Socket,
-    leftover: bytes::Bytes,
-    user: Arc<crate::user::User>,
-    since: Option<String>,
-) -> u16 {
-    let interval = hub.config.ws_ping_interval;
+fn plain_connection(plain: Plain, socket: Arc<Socket>, leftover: &[u8]) -> Box<Connection> {
+    let config = &plain.hub.config;
+    let interval = config.ws_ping_interval;
     let heartbeat = Heartbeat {
         interval,
         timeout: interval,
         handshake: interval,
     };
-    let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
-    match Plain::open(hub, client, user, since, &[]).await {
-        Ok(plain) => {
-            let session = Arc::clone(&plain.session);
-            let speaker = Speaker::Json(plain);
-            let closing = websocket::serve(client, socket, leftover, &speaker, heartbeat, max).await;
-            hub.close_session(&session, &closing.reason, true).await;
-            closing.code
-        }
-        Err(refused) => {
-            let closing = closing_of(refused);
-            websocket::goodbye(client, socket, &closing).await;
-            closing.code
-        }
-    }
+    let max = usize::try_from(config.max_payload).unwrap_or(usize::MAX);
+    let client = Arc::clone(&plain.client);
+    Box::new(Connection::new(
+        client,
+        socket,
+        leftover,
+        Speaker::Json(plain),
+        heartbeat,
+        max,
+    ))
 }
 
-/// Serves the WebSocket of an Engine.IO session.
+fn engine_connection(
+    conversation: &Arc<Conversation>,
+    socket: Arc<Socket>,
+    leftover: &[u8],
+) -> Box<Connection> {
+    let config = &conversation.hub.config;
+    let heartbeat = Heartbeat {
+        interval: config.ping_interval,
+        timeout: config.ping_timeout,
+        handshake: config.handshake_timeout,
+    };
+    let max = usize::try_from(config.max_payload).unwrap_or(usize::MAX);
+    let client = Arc::clone(&conversation.client);
+    let speaker = Speaker::SocketIo(Arc::clone(conversation));
+    Box::new(Connection::new(client, socket, leftover, speaker, heartbeat, max))
+}
+
+/// Serves a client of `/ws` until it is gone; `_held` goes with it.
+async fn keep_plain(
+    mut connection: Box<Connection>,
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    _held: (Slot, Option<Slot>, Seat),
+) {
+    let closing = connection.serve().await;
+    Box::pin(hub.close_session(&session, &closing.reason, true)).await;
+    metrics::closed(Transport::Ws, closing.code);
+}
+
+/// Serves the WebSocket of an Engine.IO session until the client is gone; `_held` goes with it.
+async fn keep_engine(mut connection: Box<Connection>, conversation: Arc<Conversation>, _held: (Slot, Seat)) {
+    let closing = connection.serve().await;
+    Box::pin(conversation.end(&closing.reason)).await;
+    metrics::closed(Transport::Websocket, closing.code);
+}
+
+/// Serves the WebSocket of an Engine.IO session that began with polling.
 pub(crate) async fn serve_engine_socket(
-    hub: &Arc<Hub>,
-    client: &Arc<Client>,
-    socket: &crate::socket::Socket,
-    leftover: bytes::Bytes,
+    socket: Arc<Socket>,
+    leftover: &[u8],
     conversation: &Arc<Conversation>,
 ) -> Closing {
-    let heartbeat = Heartbeat {
-        interval: hub.config.ping_interval,
-        timeout: hub.config.ping_timeout,
-        handshake: hub.config.handshake_timeout,
-    };
-    let max = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
-    let speaker = Speaker::SocketIo(Arc::clone(conversation));
-    websocket::serve(client, socket, leftover, &speaker, heartbeat, max).await
+    engine_connection(conversation, socket, leftover).serve().await
 }
 
 pub(crate) fn closing_of(refused: Refused) -> Closing {

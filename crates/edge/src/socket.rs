@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
@@ -45,6 +46,22 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Pair(stream) => stream.writable().await,
+        }
+    }
+
+    /// Whether there may be something to read; otherwise the task is woken when there is. One task only may ask.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Pair(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    /// Whether something may be written; otherwise the task is woken when it may. One task only may ask.
+    pub(crate) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(context),
+            Self::Pair(stream) => stream.poll_write_ready(context),
         }
     }
 

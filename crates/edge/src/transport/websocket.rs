@@ -1,11 +1,14 @@
 //! A WebSocket: one task reads and keeps the timers; what others could not write at once, it writes too.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use carillon_protocol::engineio::{Packet, fixed};
 use carillon_protocol::websocket::{Decoder, Message, Opcode, Step, close};
 use tokio::time::Instant;
@@ -45,35 +48,11 @@ pub(crate) struct Heartbeat {
     pub(crate) handshake: Duration,
 }
 
-/// Serves a WebSocket until it ends, and returns why.
-pub(crate) async fn serve(
-    client: &Arc<Client>,
-    socket: &Socket,
-    leftover: Bytes,
-    speaker: &Speaker,
-    heartbeat: Heartbeat,
-    max_message: usize,
-) -> Closing {
-    let mut connection = Connection {
-        client,
-        socket,
-        speaker,
-        decoder: Decoder::new(max_message),
-        buffer: BytesMut::from(&leftover[..]),
-        heartbeat,
-        pinged: None,
-        begun: Instant::now(),
-        deadline: Instant::now() + heartbeat.interval.min(heartbeat.handshake),
-    };
-    let closing = connection.run().await;
-    goodbye(client, socket, &closing).await;
-    closing
-}
-
-struct Connection<'a> {
-    client: &'a Arc<Client>,
-    socket: &'a Socket,
-    speaker: &'a Speaker,
+/// A connected WebSocket.
+pub(crate) struct Connection {
+    client: Arc<Client>,
+    socket: Arc<Socket>,
+    speaker: Speaker,
     decoder: Decoder,
     buffer: BytesMut,
     heartbeat: Heartbeat,
@@ -81,42 +60,108 @@ struct Connection<'a> {
     pinged: Option<Instant>,
     begun: Instant,
     deadline: Instant,
+    /// The socket did not take what waits.
+    blocked: bool,
 }
 
-impl Connection<'_> {
+/// What a connection has waited for.
+#[derive(Default)]
+struct Ready {
+    readable: bool,
+    woken: bool,
+    writable: bool,
+    due: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        socket: Arc<Socket>,
+        leftover: &[u8],
+        speaker: Speaker,
+        heartbeat: Heartbeat,
+        max_message: usize,
+    ) -> Self {
+        Self {
+            client,
+            socket,
+            speaker,
+            decoder: Decoder::new(max_message),
+            // A copy: hyper's buffer is much larger than what it holds.
+            buffer: BytesMut::from(leftover),
+            heartbeat,
+            pinged: None,
+            begun: Instant::now(),
+            deadline: Instant::now() + heartbeat.interval.min(heartbeat.handshake),
+            blocked: false,
+        }
+    }
+
+    /// Serves the connection until it ends, and returns why.
+    ///
+    /// The future is what an idle connection's task consists of, so it holds nothing that is needed rarely.
+    pub(crate) async fn serve(&mut self) -> Closing {
+        let closing = self.run().await;
+        Box::pin(goodbye(&self.client, &self.socket, &closing)).await;
+        closing
+    }
+
     async fn run(&mut self) -> Closing {
-        let mut blocked = false;
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline));
         loop {
-            if let Err(closing) = self.read_messages().await {
+            if !self.buffer.is_empty()
+                && let Err(closing) = Box::pin(self.read_messages()).await
+            {
                 return closing;
             }
             if let Some(closing) = self.client.closing() {
                 return closing;
             }
-            tokio::select! {
-                ready = self.socket.readable() => {
-                    if let Err(closing) = ready.map_err(gone).and_then(|()| self.fill()) {
-                        return closing;
-                    }
-                }
-                () = self.client.woken() => match self.client.with_outbox(|outbox| outbox.flush()) {
-                    Ok(empty) => blocked = !empty,
-                    Err(error) => return gone(error),
-                },
-                ready = self.socket.writable(), if blocked => {
-                    let flushed = ready.and_then(|()| self.client.with_outbox(|outbox| outbox.flush()));
-                    match flushed {
-                        Ok(empty) => blocked = !empty,
-                        Err(error) => return gone(error),
-                    }
-                }
-                () = tokio::time::sleep_until(self.deadline) => {
-                    if let Err(closing) = self.beat() {
-                        return closing;
-                    }
-                }
+            if timer.deadline() != self.deadline {
+                timer.as_mut().reset(self.deadline);
+            }
+            let ready = self.ready(timer.as_mut()).await;
+            if let Err(closing) = self.act(&ready) {
+                return closing;
             }
         }
+    }
+
+    /// Waits for anything to do.
+    ///
+    /// The socket is asked by [`Socket::poll_readable`] and not by a future of its own, each of which would keep a
+    /// place in a list.
+    async fn ready(&self, mut timer: Pin<&mut tokio::time::Sleep>) -> Ready {
+        let mut woken = pin!(self.client.woken());
+        poll_fn(|context| {
+            // An error shows at the next read or write.
+            let ready = Ready {
+                readable: self.socket.poll_readable(context).is_ready(),
+                woken: woken.as_mut().poll(context).is_ready(),
+                writable: self.blocked && self.socket.poll_writable(context).is_ready(),
+                due: timer.as_mut().poll(context).is_ready(),
+            };
+            if ready.readable || ready.woken || ready.writable || ready.due {
+                Poll::Ready(ready)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn act(&mut self, ready: &Ready) -> Result<(), Closing> {
+        if ready.readable {
+            self.fill()?;
+        }
+        if ready.woken || ready.writable {
+            let empty = self.client.with_outbox(|outbox| outbox.flush()).map_err(gone)?;
+            self.blocked = !empty;
+        }
+        if ready.due {
+            self.beat()?;
+        }
+        Ok(())
     }
 
     /// Reads what the socket has into the buffer.
@@ -148,8 +193,7 @@ impl Connection<'_> {
                 }
             })?;
             match step {
-                // Boxed, so that an idle connection's task does not keep room for what a message may bring about.
-                Step::Message(message) => Box::pin(self.message(message)).await?,
+                Step::Message(message) => self.message(message).await?,
                 Step::Need(_) => return Ok(()),
             }
         }
@@ -176,7 +220,7 @@ impl Connection<'_> {
                     flush: false,
                 })
             }
-            Message::Text(text) => match self.speaker {
+            Message::Text(text) => match &self.speaker {
                 Speaker::SocketIo(conversation) => {
                     let conversation = Arc::clone(conversation);
                     self.engine_packet(&conversation, text.as_str()).await
@@ -187,7 +231,7 @@ impl Connection<'_> {
                     plain.text(text.as_str()).await
                 }
             },
-            Message::Binary(bytes) => match self.speaker {
+            Message::Binary(bytes) => match &self.speaker {
                 Speaker::SocketIo(conversation) => conversation.binary(bytes).await,
                 Speaker::Json(plain) => {
                     plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into())
@@ -249,7 +293,7 @@ impl Connection<'_> {
             self.deadline = pinged + self.heartbeat.timeout;
             return Ok(());
         }
-        if let Speaker::SocketIo(conversation) = self.speaker
+        if let Speaker::SocketIo(conversation) = &self.speaker
             && !conversation.has_entered()
         {
             return Err(Closing {

@@ -96,7 +96,7 @@ async fn change_here(hub: &Arc<Hub>, engine: &Arc<Engine>, upgraded: Upgraded) {
     client.wake();
     metrics::changed(Transport::Polling, Transport::Websocket);
     hub.note_transport(conversation);
-    let closing = serve_engine_socket(hub, client, &socket, leftover, conversation).await;
+    let closing = serve_engine_socket(Arc::clone(&socket), &leftover, conversation).await;
     conversation.end(&closing.reason).await;
     metrics::closed(Transport::Websocket, closing.code);
     drop(seat);
