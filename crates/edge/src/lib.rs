@@ -62,5 +62,8 @@ mod verify;
 
 mod metrics;
 
+#[cfg(test)]
+mod footprint;
+
 pub use config::Config;
 pub use server::{BindError, Reloader, Server, Shared};

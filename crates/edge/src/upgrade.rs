@@ -50,7 +50,7 @@ pub(crate) struct Pending {
 /// A connection that speaks WebSocket from now on.
 pub(crate) struct Upgraded {
     pub(crate) socket: Socket,
-    /// What the client sent behind its request.
+    /// What the client sent behind its request; a copy, since hyper's buffer is much larger than that.
     pub(crate) leftover: Bytes,
     /// To be kept as long as the socket.
     pub(crate) seat: Seat,
@@ -145,7 +145,7 @@ impl Pending {
                 let socket = Socket::Tcp(parts.io.into_inner());
                 return Ok(Upgraded {
                     socket,
-                    leftover: parts.read_buf,
+                    leftover: Bytes::copy_from_slice(&parts.read_buf),
                     seat,
                 });
             }
@@ -158,7 +158,7 @@ impl Pending {
         seat.spawn(bridge::run(parts.io.into_inner(), theirs));
         Ok(Upgraded {
             socket: Socket::Pair(ours),
-            leftover: parts.read_buf,
+            leftover: Bytes::copy_from_slice(&parts.read_buf),
             seat,
         })
     }

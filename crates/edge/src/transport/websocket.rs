@@ -87,7 +87,6 @@ impl Connection {
             socket,
             speaker,
             decoder: Decoder::new(max_message),
-            // A copy: hyper's buffer is much larger than what it holds.
             buffer: BytesMut::from(leftover),
             heartbeat,
             pinged: None,
