@@ -1,3 +1,5 @@
+use carillon_testkit::clients::SioOptions;
+use carillon_testkit::tokens;
 use serde_json::json;
 
 use crate::stage::Stage;
@@ -32,6 +34,51 @@ async fn every_device_of_a_user_has_the_event_and_nobody_else() {
     stage.publish("user:43", "own", json!(1)).await;
     other.next_event("own").await;
     other.assert_no_event("greeting");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_comes_whole_and_in_order_on_every_transport() {
+    const EVENTS: u64 = 400;
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let (socket, (plain, _)) = (stage.sio(&edge, "42").await, stage.ws(&edge, "42").await);
+    let polling = stage
+        .driver
+        .sio(edge.url(), SioOptions::polling(tokens::dev("42")));
+    polling.connected().await;
+    for number in 0..EVENTS {
+        // Runs of one room, of the other, and of both kinds; the strings are followed by each client's own offset.
+        let room = if number / 16 % 3 == 0 { "user:42" } else { "all" };
+        stage.burst(room, "event", json!({ "n": number })).await;
+        if number % 5 == 0 {
+            stage.signal(room, "signal", json!(number.to_string())).await;
+        }
+    }
+    for client in [&socket, &polling] {
+        let mut before = String::new();
+        for number in 0..EVENTS {
+            let event = client.next_event("event").await;
+            assert_eq!(event.data(), &json!({ "n": number }));
+            let offset = event.offset().unwrap().to_owned();
+            assert!(offset > before, "{offset} follows {before}");
+            before = offset;
+        }
+        for number in (0..EVENTS).step_by(5) {
+            assert_eq!(
+                client.next_event("signal").await.data(),
+                &json!(number.to_string())
+            );
+        }
+        client.assert_stayed_connected();
+    }
+    let mut before = String::new();
+    for number in 0..EVENTS {
+        let event = plain.next_event("event").await;
+        assert_eq!(event["payload"]["n"], number);
+        let offset = event["offset"].as_str().unwrap().to_owned();
+        assert!(offset > before, "{offset} follows {before}");
+        before = offset;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,6 +136,17 @@ impl Stage {
         stored.unwrap().sequence
     }
 
+    /// Publishes a durable event without waiting for its acknowledgement, as one of many.
+    pub(crate) async fn burst(&self, room: &str, event: &str, data: Value) {
+        let room = Room::new(room).unwrap();
+        let headers = Headers::new().with(name::EVENT, event).with(name::TIME, "1");
+        let subject = self.bus.subjects().event(&Namespace::main(), &room);
+        self.bus
+            .publish(&subject, &headers, data.to_string().into())
+            .await
+            .unwrap();
+    }
+
     /// Sends an ephemeral event to whoever is in the room now.
     pub(crate) async fn signal(&self, room: &str, event: &str, data: Value) {
         let room = Room::new(room).unwrap();
