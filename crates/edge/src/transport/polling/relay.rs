@@ -289,7 +289,7 @@ impl Line<'_> {
         }
         client.change_sink(Transport::Websocket, Sink::Socket(Arc::clone(self.socket)));
         client.wake();
-        let closing = serve_engine_socket(self.hub, &client, self.socket, leftover, &conversation).await;
+        let closing = serve_engine_socket(Arc::clone(self.socket), &leftover, &conversation).await;
         conversation.end(&closing.reason).await;
         metrics::closed(Transport::Websocket, closing.code);
     }
