@@ -447,6 +447,18 @@ pub(crate) fn query_values(query: Option<&str>, key: &str) -> Vec<String> {
         .collect()
 }
 
+/// Returns the bytes of what [`keep_engine`] and [`keep_plain`] keep while a connection is idle.
+#[cfg(test)]
+pub(crate) fn task_sizes() -> (usize, usize) {
+    fn size_3<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    fn size_4<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    (size_3(keep_engine), size_4(keep_plain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,16 +477,4 @@ mod tests {
         );
         assert_eq!(query_value(None, "since"), None);
     }
-}
-
-/// Returns the bytes of what [`keep_engine`] and [`keep_plain`] keep while a connection is idle.
-#[cfg(test)]
-pub(crate) fn task_sizes() -> (usize, usize) {
-    fn size_3<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
-    fn size_4<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
-    (size_3(keep_engine), size_4(keep_plain))
 }

@@ -77,7 +77,7 @@ struct Cursor {
     /// Signals are delivered.
     open: bool,
     /// Lists of rooms of which the client got a signal, the latest last.
-    lists: Option<Box<VecDeque<u64>>>,
+    lists: VecDeque<u64>,
     /// Signals that came while the session moves from edge to edge.
     moving: Option<Vec<Arc<Broadcast>>>,
 }
@@ -499,14 +499,13 @@ impl Cursor {
     /// Returns whether the client got another copy of a signal for a list of rooms, and notes this one.
     fn has_copy(&mut self, signal: &Broadcast) -> bool {
         let Some(list) = signal.list else { return false };
-        let lists = self.lists.get_or_insert_default();
-        if lists.contains(&list) {
+        if self.lists.contains(&list) {
             return true;
         }
-        if lists.len() >= MAX_LISTS {
-            lists.pop_front();
+        if self.lists.len() >= MAX_LISTS {
+            self.lists.pop_front();
         }
-        lists.push_back(list);
+        self.lists.push_back(list);
         false
     }
 

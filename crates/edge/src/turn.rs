@@ -91,7 +91,7 @@ impl<'a> Joined<'a> {
         }
         let mut sequences = events.iter().filter_map(|event| event.sequence);
         let first = sequences.next();
-        let last = sequences.last().or(first);
+        let last = sequences.next_back().or(first);
         Some(Self {
             events,
             range: first.zip(last),
