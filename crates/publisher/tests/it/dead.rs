@@ -12,7 +12,7 @@ async fn refused_bodies_become_dead_letters_and_the_next_event_is_stored() {
     let large = format!(r#"{{"event":"e","data":"{}"}}"#, "x".repeat(256 * 1024));
     let cases = [
         ("rt.pub.main.json", "nonsense", "rt.dead.main.json", "not_json"),
-        ("rt.pub.main.array", "[1]", "rt.dead.main.array", "not_json"),
+        ("rt.pub.main.array", "[1]", "rt.dead.main.array", "no_event"),
         ("rt.pub.main.none", "{}", "rt.dead.main.none", "no_event"),
         (
             "rt.pub.main.name",
