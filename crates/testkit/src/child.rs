@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::process::{self, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
@@ -88,6 +88,32 @@ impl Child {
             kill_process(self.pid, signal)
                 .unwrap_or_else(|e| panic!("cannot signal {} ({signal:?}): {e}", self.name));
         }
+    }
+
+    /// Stops every thread with SIGSTOP, and returns once they stand: the signal alone takes a moment.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + LAST_WORDS * 5;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "{} does not stop", self.name);
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let folder = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        let Ok(tasks) = std::fs::read_dir(folder) else {
+            // There is no such folder on other systems.
+            return true;
+        };
+        tasks.flatten().all(|task| {
+            let state = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The name before it may hold anything.
+            state
+                .rsplit(')')
+                .next()
+                .is_none_or(|rest| !rest.starts_with(" R") && !rest.starts_with(" S"))
+        })
     }
 
     pub(crate) fn kill(&self) -> ExitStatus {

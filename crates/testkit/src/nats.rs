@@ -135,7 +135,7 @@ impl Server {
 
     /// Stops its threads with SIGSTOP: its connections stay open and silent.
     pub fn pause(&self) {
-        self.running().signal(Signal::STOP);
+        self.running().pause();
     }
 
     /// Lets a paused server go on.

@@ -193,7 +193,7 @@ impl Carillon {
 
     /// Stops all its threads; its sockets stay open and silent.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.child().pause();
     }
 
     /// Lets a paused process go on.
