@@ -8,10 +8,9 @@ use bytes::Bytes;
 use carillon_protocol::headers::Headers;
 use carillon_protocol::subject::Subjects;
 use carillon_service::settings::Nats;
-use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+
+use crate::Subscription;
 
 /// Oldest server with everything that is used: atomic batches, schedules, per-message TTL.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
@@ -20,9 +19,6 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 const PING: Duration = Duration::from_secs(4);
 /// How long the event of a new connection may take.
 const EVENT: Duration = Duration::from_secs(5);
-
-/// How long the last messages of a subscription may take.
-const LAST: Duration = Duration::from_secs(2);
 
 /// A connection to NATS; cheap to clone.
 #[derive(Clone)]
@@ -86,56 +82,6 @@ pub enum RequestError {
     Timeout,
     #[error("NATS is away")]
     Away,
-}
-
-/// Messages of one subject; dropping it unsubscribes.
-pub struct Subscription(pub(crate) async_nats::Subscriber);
-
-impl Subscription {
-    /// Returns the next message, or `None` once the connection is closed for good.
-    pub async fn next(&mut self) -> Option<Message> {
-        self.0.next().await.map(Message::from)
-    }
-
-    /// Ends the subscription when the token is cancelled, without losing what was sent to it before.
-    pub fn until(self, stop: CancellationToken) -> Ending {
-        Ending {
-            subscription: self,
-            stop,
-            deadline: None,
-        }
-    }
-}
-
-/// A subscription that ends. The server gives a queue group's message to one member, so what this one drops nobody gets.
-pub struct Ending {
-    subscription: Subscription,
-    stop: CancellationToken,
-    /// Set once no more is wanted: until then the server may say that it has sent everything.
-    deadline: Option<Instant>,
-}
-
-impl Ending {
-    /// Returns the next message, or `None` after the last one.
-    pub async fn next(&mut self) -> Option<Message> {
-        let deadline = match self.deadline {
-            Some(deadline) => deadline,
-            None => {
-                tokio::select! {
-                    message = self.subscription.next() => return message,
-                    () = self.stop.cancelled() => {}
-                }
-                let deadline = Instant::now() + LAST;
-                self.deadline = Some(deadline);
-                self.subscription.0.drain().await.ok()?;
-                deadline
-            }
-        };
-        tokio::time::timeout_at(deadline, self.subscription.next())
-            .await
-            .ok()
-            .flatten()
-    }
 }
 
 impl From<async_nats::Message> for Message {
@@ -272,7 +218,7 @@ impl Bus {
             None => client.subscribe(subject.to_owned()).await,
         };
         subscriber
-            .map(Subscription)
+            .map(|subscriber| Subscription::new(subscriber, client.clone()))
             .map_err(|error| PublishError::Closed(error.to_string()))
     }
 

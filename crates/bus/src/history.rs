@@ -214,12 +214,6 @@ impl Bus {
     }
 }
 
-impl crate::Subscription {
-    async fn next_raw(&mut self) -> Option<async_nats::Message> {
-        futures_util::StreamExt::next(&mut self.0).await
-    }
-}
-
 fn stored(message: Message) -> Option<StoredMessage> {
     Some(StoredMessage {
         sequence: message.headers.number(name::SEQUENCE)?,

@@ -14,17 +14,17 @@ pub mod lease;
 pub mod link;
 mod store;
 pub mod streams;
+mod subscription;
 pub mod table;
 mod unreadable;
 
-pub use connection::{
-    Bus, ConnectError, Ending, LinkState, Message, PublishError, RequestError, Subscription,
-};
+pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError};
 pub use history::{Bounds, HistoryError, StoredMessage};
 pub use inspect::InspectError;
 pub use lease::Lease;
 pub use link::{Deliveries, Delivery, Link};
 pub use store::{Outgoing, StoreError, Stored};
 pub use streams::{Layout, Streams};
+pub use subscription::{Ending, Subscription};
 pub use table::{Bucket, Change, Entry, Table, TableError, Watch};
 pub use unreadable::Unreadable;
