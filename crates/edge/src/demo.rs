@@ -9,7 +9,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use carillon_protocol::names::{Room, check_event};
+use carillon_protocol::headers::Headers;
+use carillon_protocol::names::{Namespace, Room, check_event};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::accept::{Body, error, full, json, read};
 use crate::address::Peer;
+use crate::hub::Hub;
 use crate::origin::{Origins, Verdict};
 
 /// Where the page is.
@@ -65,6 +67,28 @@ impl Demo {
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
+    }
+}
+
+impl Hub {
+    /// Publishes what the demo page was asked to, as a backend team does.
+    pub(crate) async fn publish_for_demo(&self, publish: Publish) -> Result<String, String> {
+        let room = publish.room;
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let body = serde_json::json!({ "event": publish.event, "data": publish.data, "id": id }).to_string();
+        let (subjects, main) = (self.bus.subjects(), Namespace::main());
+        if publish.ephemeral {
+            let sent = self
+                .bus
+                .publish(&subjects.signal(&main, &room), &Headers::new(), body.into())
+                .await;
+            return sent.map(|()| id).map_err(|error| error.to_string());
+        }
+        let stored = self
+            .bus
+            .store(&subjects.publish(&main, &room), &Headers::new(), body.into())
+            .await;
+        stored.map(|_| id).map_err(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The JSON protocol of `/ws`: topics are rooms of the main namespace.
 
+mod topics;
+
 use std::sync::Arc;
 
 use carillon_bus::history::now;
@@ -15,15 +17,12 @@ use crate::actions::Answer;
 use crate::backend::refusal;
 use crate::client::{Client, Closing};
 use crate::entrance::{Entry, Opened, Refused, Resume};
-use crate::http::closing_of;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::rules::Refusal;
 use crate::session::Session;
 use crate::user::User;
 
-/// The code of what the cluster cannot do now.
-const UNAVAILABLE: &str = "unavailable";
 /// How long the routers may take to say who is in a room.
 const PRESENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -73,44 +72,6 @@ impl Plain {
         }
         plain.greet(opened, since.is_some());
         Ok(plain)
-    }
-
-    /// Enters the topics that an SSE client names in its address, before anything is sent.
-    async fn enter_topics(
-        &self,
-        topics: &[Room],
-        since: Option<&str>,
-        opened: &mut Opened,
-    ) -> Result<(), Refused> {
-        // Automatic rooms were read already.
-        let topics: Vec<Room> = topics
-            .iter()
-            .filter(|room| !self.session.is_in(room))
-            .cloned()
-            .collect();
-        for room in &topics {
-            self.hub
-                .join_by_rule(&self.session, room)
-                .await
-                .map_err(|refusal| match &*refusal.code {
-                    "unavailable" => Refused::Unavailable,
-                    _ => Refused::Client {
-                        code: refusal.code.to_string(),
-                        message: refusal.message.to_string(),
-                    },
-                })?;
-        }
-        let Some(since) = since.filter(|_| !topics.is_empty() && self.session.namespace.style.recovery)
-        else {
-            return Ok(());
-        };
-        let regained = self.hub.regain(&self.session, since, &topics).await?;
-        opened.recovered &= regained.lost.is_empty();
-        opened.lost.extend(regained.lost);
-        for event in &regained.events {
-            self.session.replay(event.sequence.unwrap_or(0), event);
-        }
-        Ok(())
     }
 
     fn greet(&self, opened: Opened, resumed: bool) {
@@ -226,70 +187,6 @@ impl Plain {
             .then(|| self.session.offset())
     }
 
-    async fn subscribe(&self, topic: &str, since: Option<&str>) -> Result<(), Refusal> {
-        let room = Room::new(topic).map_err(|error| refusal("bad_room", &error.to_string()))?;
-        self.session.hold();
-        match self.subscribe_held(&room, since).await {
-            // It is in the room, but what came after its offset cannot be read: going on would pass over a gap.
-            Err(refusal) if &*refusal.code == UNAVAILABLE && self.session.is_in(&room) => {
-                self.client.close(closing_of(Refused::Unavailable));
-                Err(refusal)
-            }
-            subscribed => {
-                self.session.release();
-                subscribed
-            }
-        }
-    }
-
-    async fn subscribe_held(&self, room: &Room, since: Option<&str>) -> Result<(), Refusal> {
-        self.hub.join_by_rule(&self.session, room).await?;
-        let recovery = self.session.namespace.style.recovery;
-        let regained = match since.filter(|_| recovery) {
-            Some(since) => {
-                let regained = self
-                    .hub
-                    .regain(&self.session, since, std::slice::from_ref(room))
-                    .await;
-                Some(regained.map_err(|_| refusal(UNAVAILABLE, "history is not available now"))?)
-            }
-            None => None,
-        };
-        let mut text = Vec::new();
-        let offset = recovery.then(|| self.session.offset_now());
-        encode::subscribed(&mut text, room.as_str(), offset);
-        self.client.send_text(&text);
-        if let Some(regained) = regained {
-            for (room, oldest) in &regained.lost {
-                self.history_lost(room, *oldest);
-            }
-            self.session.send_again(&regained.events).await;
-        }
-        Ok(())
-    }
-
-    async fn unsubscribe(&self, topic: &str) {
-        let about = About {
-            topic: Some(topic),
-            ..About::default()
-        };
-        let Ok(room) = Room::new(topic) else {
-            return self.error(&refusal("bad_room", "a room has 1 to 256 bytes"), about);
-        };
-        if room.session() == Some(self.session.sid.as_str()) {
-            return self.error(
-                &refusal("forbidden", "the room of the session itself cannot be left"),
-                about,
-            );
-        }
-        if self.hub.leave(&self.session, &room).await.is_err() {
-            return self.error(&refusal("unavailable", "the cluster cannot do this now"), about);
-        }
-        let mut text = Vec::new();
-        encode::unsubscribed(&mut text, topic);
-        self.client.send_text(&text);
-    }
-
     async fn emit(&self, event: &str, payload: &Payload, id: Option<u64>) -> Result<(), Closing> {
         let outcome = self
             .hub
@@ -400,20 +297,6 @@ impl Plain {
                 }
             }
         });
-    }
-
-    fn history_lost(&self, room: &Room, oldest: Offset) {
-        metrics::error("history_lost");
-        let mut text = Vec::new();
-        encode::Error {
-            code: "history_lost",
-            message: "the history does not reach back to this offset",
-            topic: Some(room.as_str()),
-            oldest: Some(oldest),
-            ..encode::Error::default()
-        }
-        .write(&mut text);
-        self.client.send_text(&text);
     }
 
     fn error(&self, refusal: &Refusal, about: About<'_>) {

@@ -44,6 +44,9 @@ use self::room::{AutoJoin, RoomRule};
 use self::sanitize::Fields;
 use self::variables::Variables;
 
+/// The values of a pattern's parameters in a room's name.
+type Captures<'r> = Vec<(&'r str, &'r str)>;
+
 /// The rules of one namespace.
 #[derive(Debug)]
 pub struct Rules {
@@ -226,8 +229,7 @@ impl Rules {
         })
     }
 
-    #[allow(clippy::type_complexity)]
-    fn rule_for<'r>(&'r self, room: &'r Room) -> Option<(&'r RoomRule, Vec<(&'r str, &'r str)>)> {
+    fn rule_for<'r>(&'r self, room: &'r Room) -> Option<(&'r RoomRule, Captures<'r>)> {
         self.rooms
             .iter()
             .find_map(|rule| Some((rule, rule.pattern.parse(room.as_str())?)))

@@ -1,0 +1,107 @@
+//! Where a client stands in the history of its namespace.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use carillon_protocol::doubt::Lack;
+
+use crate::frame::Broadcast;
+
+/// Lists of rooms that are remembered, so that a signal for several of a client's rooms comes once.
+const MAX_LISTS: usize = 32;
+/// Late deliveries that are remembered one by one for a takeover.
+const MAX_LATE: usize = 256;
+
+/// Where the client stands in the history of the namespace.
+#[derive(Default)]
+pub(super) struct Cursor {
+    /// The highest sequence queued to the client; it never goes back.
+    pub(super) last: u64,
+    /// Reasons to hold durable events back: not open yet, a join, a repair.
+    pub(super) holds: u32,
+    /// Events that wait, by sequence.
+    pub(super) held: BTreeMap<u64, Held>,
+    /// Bytes of those that came live, which are bounded; what is read of the history is by the reading.
+    pub(super) held_bytes: usize,
+    /// Somebody waits until the client has taken what it was sent of what is held.
+    pub(super) draining: bool,
+    /// Everything up to this sequence was delivered or is held: the client's offset once what is held has left.
+    pub(super) verified: u64,
+    /// What was sent after a higher sequence, or what the client may lack from before it came here.
+    pub(super) late: Vec<Lack>,
+    /// Signals are delivered.
+    pub(super) open: bool,
+    /// Lists of rooms of which the client got a signal, the latest last.
+    pub(super) lists: VecDeque<u64>,
+    /// Signals that came while the session moves from edge to edge.
+    pub(super) moving: Option<Vec<Arc<Broadcast>>>,
+}
+
+/// An event that waits.
+pub(super) struct Held {
+    pub(super) broadcast: Arc<Broadcast>,
+    pub(super) live: bool,
+}
+
+impl Cursor {
+    /// Remembers an event that is sent after a higher one: a client that shows a higher offset than now has it.
+    pub(super) fn sent_late(&mut self, broadcast: &Broadcast, sequence: u64) {
+        let late = lack(broadcast, sequence, self.last + 1);
+        let full = self.late.len() >= MAX_LATE;
+        match self
+            .late
+            .iter_mut()
+            .rfind(|known| full && known.room == late.room)
+        {
+            Some(known) => {
+                known.after = known.after.min(late.after);
+                known.up_to = known.up_to.max(late.up_to);
+                known.proof = known.proof.max(late.proof);
+            }
+            None => self.late.push(late),
+        }
+    }
+
+    /// Returns whether the client got another copy of a signal for a list of rooms, and notes this one.
+    pub(super) fn has_copy(&mut self, signal: &Broadcast) -> bool {
+        let Some(list) = signal.list else { return false };
+        if self.lists.contains(&list) {
+            return true;
+        }
+        if self.lists.len() >= MAX_LISTS {
+            self.lists.pop_front();
+        }
+        self.lists.push_back(list);
+        false
+    }
+
+    pub(super) fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>, live: bool) {
+        let entry = self.held.entry(sequence);
+        let Entry::Vacant(vacant) = entry else {
+            return;
+        };
+        if live {
+            self.held_bytes += broadcast.size();
+        }
+        vacant.insert(Held {
+            broadcast: Arc::clone(broadcast),
+            live,
+        });
+    }
+
+    pub(super) fn uncount(&mut self, held: &Held) {
+        if held.live {
+            self.held_bytes = self.held_bytes.saturating_sub(held.broadcast.size());
+        }
+    }
+}
+
+pub(super) fn lack(broadcast: &Broadcast, sequence: u64, proof: u64) -> Lack {
+    Lack {
+        room: broadcast.room.clone(),
+        after: sequence - 1,
+        up_to: sequence,
+        proof,
+    }
+}
