@@ -62,6 +62,8 @@ mod verify;
 
 mod metrics;
 
+#[cfg(any(test, feature = "bench"))]
+pub mod bench;
 #[cfg(test)]
 mod footprint;
 

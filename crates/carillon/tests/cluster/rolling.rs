@@ -108,7 +108,9 @@ async fn a_rolling_restart_of_all_edges_loses_nothing_and_no_session() {
             .push("an edge accepted more than its limit".to_owned());
     }
     println!("{report}");
-    report.write(&report::folder("rolling"));
+    let folder = report::folder("rolling");
+    report.write(&folder);
+    stage.write_logs(&folder);
     report.must_be_clean();
     // Each client was at each edge's stop once at most, and a third of them at each.
     assert!(report.reconnects >= size.clients as u64, "{report}");
