@@ -176,7 +176,6 @@ impl Front {
             }
         }
     }
-
 }
 
 impl Hub {

@@ -26,7 +26,12 @@ use crate::upgrade::{self, Offer};
 
 impl Front {
     /// Opens an Engine.IO session over WebSocket.
-    pub(super) fn open_engine(self: Arc<Self>, offer: Offer, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub(super) fn open_engine(
+        self: Arc<Self>,
+        offer: Offer,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Response<Body> {
         let Some(slot) = self.slots.address(peer.address) else {
             metrics::error("too_many_connections");
             return unavailable("too_many_connections", "too many connections of this address", 5);
@@ -209,4 +214,3 @@ pub(crate) fn task_sizes() -> (usize, usize) {
     }
     (size_3(keep_engine), size_4(keep_plain))
 }
-

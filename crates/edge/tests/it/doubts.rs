@@ -25,6 +25,21 @@ impl Stage {
         sequence
     }
 
+    /// Sends a client a later event than one that it lacks, whose sequence is returned.
+    async fn pass_over(&self, client: &SioClient) -> u64 {
+        let sequence = self.publish_undelivered("user:42", "undelivered").await;
+        self.publish("all", "later", json!({})).await;
+        client.next_event("later").await;
+        sequence
+    }
+
+    /// Nothing of that name comes before the next event.
+    async fn ends_without(&self, client: &SioClient, event: &str) {
+        self.publish("user:42", "end", json!({})).await;
+        client.next_event("end").await;
+        client.assert_no_event(event);
+    }
+
     /// Waits until both edges have written down that they looked at a doubt.
     async fn looked_at(&self, doubt: u64) {
         wait::until_true("the edges looked at the doubt", PATIENCE, async || {
@@ -59,9 +74,7 @@ async fn what_an_edge_found_in_order_is_not_sent_again_after_its_death() {
     stage.looked_at(doubt).await;
     first.kill();
     move_to(&client, &second).await;
-    stage.publish("user:42", "end", json!({})).await;
-    client.next_event("end").await;
-    client.assert_no_event("doubted");
+    stage.ends_without(&client, "doubted").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,16 +82,12 @@ async fn what_was_sent_late_is_not_sent_again_after_the_edges_death() {
     let stage = Stage::start().await;
     let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
     let client = stage.sio_at(&first).await;
-    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
-    stage.publish("all", "later", json!({})).await;
-    client.next_event("later").await;
+    let sequence = stage.pass_over(&client).await;
     stage.doubt("user:42", sequence - 1).await;
     client.next_event("undelivered").await;
     first.kill();
     move_to(&client, &second).await;
-    stage.publish("user:42", "end", json!({})).await;
-    client.next_event("end").await;
-    client.assert_no_event("undelivered");
+    stage.ends_without(&client, "undelivered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,9 +95,7 @@ async fn what_a_dead_edge_did_not_look_at_is_read_by_the_next() {
     let stage = Stage::start().await;
     let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
     let client = stage.sio_at(&first).await;
-    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
-    stage.publish("all", "later", json!({})).await;
-    client.next_event("later").await;
+    let sequence = stage.pass_over(&client).await;
     first.kill();
     stage.doubt("user:42", sequence - 1).await;
     move_to(&client, &second).await;
@@ -100,16 +107,12 @@ async fn a_doubt_that_comes_after_the_recovery_counts_as_well() {
     let stage = Stage::start().await;
     let (first, second) = (Mortal::start(&stage).await, stage.edge().await);
     let client = stage.sio_at(&first).await;
-    let sequence = stage.publish_undelivered("user:42", "undelivered").await;
-    stage.publish("all", "later", json!({})).await;
-    client.next_event("later").await;
+    let sequence = stage.pass_over(&client).await;
     first.kill();
     move_to(&client, &second).await;
     stage.doubt("user:42", sequence - 1).await;
     client.next_event("undelivered").await;
-    stage.publish("user:42", "end", json!({})).await;
-    client.next_event("end").await;
-    client.assert_no_event("undelivered");
+    stage.ends_without(&client, "undelivered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,29 @@
+use std::ops::RangeInclusive;
+
 use carillon_protocol::headers::{Headers, name};
+use carillon_testkit::clients::{WsClient, WsOptions};
+use carillon_testkit::tokens;
 use serde_json::json;
 
 use crate::stage::{Plan, Stage};
+
+/// The client's offset now.
+async fn offset_of(client: &WsClient) -> String {
+    client.send(&json!({ "type": "ping" }));
+    let pong = client.next_of_type("pong").await;
+    pong["offset"].as_str().unwrap().to_owned()
+}
+
+async fn subscribe_since(client: &WsClient, topic: &str, offset: &str) {
+    client.send(&json!({ "type": "sub", "topic": topic, "since": offset }));
+    client.next_of_type("subscribed").await;
+}
+
+async fn hears_ticks(client: &WsClient, numbers: RangeInclusive<u64>) {
+    for n in numbers {
+        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_heard_from_the_answer_on_until_it_is_left() {
@@ -28,25 +50,15 @@ async fn since_replays_what_came_after_the_offset_also_what_was_seen() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
-    client.send(&json!({ "type": "ping" }));
-    let offset = client.next_of_type("pong").await["offset"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let offset = offset_of(&client).await;
     for n in 1..=5 {
         stage.publish("lobby", "tick", json!({ "n": n })).await;
     }
-    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
-    client.next_of_type("subscribed").await;
-    for n in 1..=5 {
-        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
-    }
+    subscribe_since(&client, "lobby", &offset).await;
+    hears_ticks(&client, 1..=5).await;
     // Again, from the third on.
-    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
-    client.next_of_type("subscribed").await;
-    for n in 1..=5 {
-        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
-    }
+    subscribe_since(&client, "lobby", &offset).await;
+    hears_ticks(&client, 1..=5).await;
     stage.publish("lobby", "tick", json!({ "n": 6 })).await;
     assert_eq!(client.next_event("tick").await["payload"]["n"], 6);
     client.send(&json!({ "type": "sub", "topic": "other", "since": "ffffffff000000000001" }));
@@ -66,11 +78,7 @@ async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
     let stage = Stage::with(plan).await;
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
-    client.send(&json!({ "type": "ping" }));
-    let offset = client.next_of_type("pong").await["offset"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let offset = offset_of(&client).await;
     // The stream itself reaches back.
     stage.publish("elsewhere", "tick", json!(0)).await;
     for n in 1..=8 {
@@ -78,19 +86,16 @@ async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
             stage.publish(room, "tick", json!({ "n": n })).await;
         }
     }
-    client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
-    client.next_of_type("subscribed").await;
+    subscribe_since(&client, "lobby", &offset).await;
     assert_eq!(client.next_of_type("error").await["code"], "history_lost");
-    for n in 6..=8 {
-        assert_eq!(client.next_event("tick").await["payload"]["n"], n);
-    }
+    hears_ticks(&client, 6..=8).await;
     // The automatic rooms in the same way.
     let url = format!(
         "ws://{}/ws?token={}&since={offset}",
         edge.address,
-        carillon_testkit::tokens::dev("43")
+        tokens::dev("43")
     );
-    let late = stage.driver.ws(&url, carillon_testkit::clients::WsOptions::new());
+    let late = stage.driver.ws(&url, WsOptions::new());
     assert_eq!(late.next_of_type("welcome").await["recovered"], false);
     let error = late.next_of_type("error").await;
     assert_eq!(
@@ -102,9 +107,7 @@ async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
         (&first["payload"]["n"], &first["offset"]),
         (&json!(6), &error["oldest"])
     );
-    for n in 7..=8 {
-        assert_eq!(late.next_event("tick").await["payload"]["n"], n);
-    }
+    hears_ticks(&late, 7..=8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,11 +117,7 @@ async fn a_history_that_is_larger_than_the_queue_arrives_whole() {
     let stage = Stage::with(plan).await;
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
-    client.send(&json!({ "type": "ping" }));
-    let offset = client.next_of_type("pong").await["offset"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let offset = offset_of(&client).await;
     let away = stage.sio(&edge, "43").await;
     let sid = away.state().await["sid"].clone();
     stage.publish("user:43", "before", json!(0)).await;
@@ -137,13 +136,12 @@ async fn a_history_that_is_larger_than_the_queue_arrives_whole() {
         format!(
             "{}/{path}?token={}&topic=lobby&since={offset}",
             edge.address,
-            carillon_testkit::tokens::dev(user)
+            tokens::dev(user)
         )
     };
-    let resumed = stage.driver.ws(
-        format!("ws://{}", with("43", "ws")),
-        carillon_testkit::clients::WsOptions::new(),
-    );
+    let resumed = stage
+        .driver
+        .ws(format!("ws://{}", with("43", "ws")), WsOptions::new());
     let stream = stage.driver.sse(format!("http://{}", with("44", "sse")), &[]);
     stream.next_message().await;
     for n in 0..200 {
@@ -163,11 +161,7 @@ async fn a_quiet_client_has_lost_nothing_where_nothing_was_stored() {
     let stage = Stage::start().await;
     let edge = stage.edge().await;
     let (client, _) = stage.ws(&edge, "42").await;
-    client.send(&json!({ "type": "ping" }));
-    let offset = client.next_of_type("pong").await["offset"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let offset = offset_of(&client).await;
     // Every room that is entered stores a probe in the place of the one before.
     for room in ["a", "b", "c"] {
         client.send(&json!({ "type": "sub", "topic": room }));
@@ -176,9 +170,9 @@ async fn a_quiet_client_has_lost_nothing_where_nothing_was_stored() {
     let url = format!(
         "ws://{}/ws?token={}&since={offset}",
         edge.address,
-        carillon_testkit::tokens::dev("42")
+        tokens::dev("42")
     );
-    let again = stage.driver.ws(&url, carillon_testkit::clients::WsOptions::new());
+    let again = stage.driver.ws(&url, WsOptions::new());
     assert_eq!(again.next_of_type("welcome").await["recovered"], true);
     stage.publish("user:42", "tick", json!(1)).await;
     again.next_event("tick").await;
