@@ -22,6 +22,9 @@ pub(crate) struct Args {
     connections: usize,
     #[arg(long, default_value = "ws")]
     speech: Speech,
+    /// Seconds between two pings of a connection
+    #[arg(long, default_value_t = 25)]
+    heartbeat: u32,
     /// Events per second to personal rooms while all are connected
     #[arg(long, default_value_t = 1_000.0)]
     rate: f64,
@@ -31,7 +34,7 @@ pub(crate) struct Args {
 
 /// Connects as many clients as asked, and tells how far it came.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let servers = Servers::start(&args.machine, args.edges)?;
+    let servers = Servers::start(&args.machine, args.edges, args.heartbeat)?;
     let begun = Instant::now();
     let under = Under::Edges {
         count: servers.edges.len(),

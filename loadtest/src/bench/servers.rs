@@ -35,8 +35,9 @@ pub(super) struct Reference {
 }
 
 impl Servers {
-    /// Starts a cluster with a number of edges, and the references.
-    pub(super) fn start(machine: &Machine, edges: u16) -> anyhow::Result<Self> {
+    /// Starts a cluster with a number of edges, and the references; `heartbeat` is the time between two pings in
+    /// seconds.
+    pub(super) fn start(machine: &Machine, edges: u16, heartbeat: u32) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let port = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, machine.base_port + offset));
         let address = port(0);
@@ -63,7 +64,7 @@ impl Servers {
         process.wait_listening(address)?;
         let nats = Server { process, address };
         let config = folder.path().join("carillon.toml");
-        fs::write(&config, settings(address)).context("cannot write the settings")?;
+        fs::write(&config, settings(address, heartbeat)).context("cannot write the settings")?;
         let carillon = fs::canonicalize(&machine.carillon)
             .with_context(|| format!("{} is missing: build it for release", machine.carillon.display()))?;
         let service = |name: &str, core, listen: SocketAddr, admin: SocketAddr| {
@@ -109,7 +110,7 @@ impl Servers {
     }
 }
 
-fn settings(nats: SocketAddr) -> String {
+fn settings(nats: SocketAddr, heartbeat: u32) -> String {
     format!(
         r#"[nats]
 url = "nats://{nats}"
@@ -118,9 +119,9 @@ url = "nats://{nats}"
 secret = "{SECRET}"
 
 [edge]
-ping_interval = "10s"
+ping_interval = "{heartbeat}s"
 ping_timeout = "20s"
-ws_ping_interval = "10s"
+ws_ping_interval = "{heartbeat}s"
 
 [telemetry]
 log = "error"
