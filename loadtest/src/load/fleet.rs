@@ -111,8 +111,9 @@ impl Fleet {
     fn open(&mut self, index: usize) -> io::Result<()> {
         let number = self.args.first_user + index;
         let server = self.args.servers[index % self.args.servers.len()];
-        let source =
-            Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 2).to_bits() + (number / PER_ADDRESS) as u32);
+        // Each process has addresses of its own: ports of closed connections stay taken for a minute.
+        let net = Ipv4Addr::new(127, 1 + (std::process::id() % 250) as u8, 0, 2);
+        let source = Ipv4Addr::from_bits(net.to_bits() + (number / PER_ADDRESS) as u32);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
