@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use carillon_auth::Scope;
 use carillon_auth::{AuthorizeError, Authorizer, Principal};
-use carillon_bus::{Bus, Streams};
+use carillon_bus::{Bus, Streams, Table};
 use carillon_service::problem::{self, Problem};
 use carillon_service::readiness::Readiness;
 
@@ -32,6 +32,10 @@ pub(crate) struct Api {
     pub(crate) checker: Checker,
     pub(crate) intake: Intake,
     pub(crate) receipts: Receipts,
+    /// The bucket in which an `Idempotency-Key` of signals is remembered, since no stream does it.
+    pub(crate) sent: Table,
+    /// How long.
+    pub(crate) dedupe: Duration,
     pub(crate) receipt_timeout: Duration,
     pub(crate) max_body: usize,
     pub(crate) max_rooms: usize,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use carillon_auth::Authorizer;
 use carillon_bus::streams::{self, EnsureError};
-use carillon_bus::{Bus, Layout, PublishError, Subscription};
+use carillon_bus::{Bucket, Bus, Layout, PublishError, Subscription};
 use carillon_service::admin::AdminServer;
 use carillon_service::listen::{self, Limits};
 use carillon_service::metrics::{InstallError, Metrics};
@@ -131,6 +131,8 @@ impl Server {
             checker: checker.clone(),
             intake: intake.clone(),
             receipts: receipts.clone(),
+            sent: bus.table(Bucket::Cluster),
+            dedupe: layout.history.dedupe,
             receipt_timeout: config.receipt_timeout,
             max_body: usize::try_from(config.max_body).unwrap_or(usize::MAX),
             max_rooms: config.max_rooms,

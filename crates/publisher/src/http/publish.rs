@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use carillon_auth::{Principal, Scope};
-use carillon_bus::Stored;
+use carillon_bus::{Stored, TableError};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::offset::Offset;
@@ -119,7 +119,7 @@ struct Request {
     caller: Principal,
     key: Option<String>,
     trace: Headers,
-    body: axum::body::Bytes,
+    body: Bytes,
 }
 
 impl Request {
@@ -213,11 +213,12 @@ impl Api {
                 id: asked.id.clone(),
                 stored: None,
             });
+            let name = request.name((!single).then_some(index));
             if asked.ephemeral && schedule::is_due(asked.at, &Headers::new(), now) {
-                self.signal(&asked, request, span, deadline).await?;
+                self.signal_once(&asked, name.as_deref(), request, span, deadline)
+                    .await?;
                 continue;
             }
-            let name = request.name((!single).then_some(index));
             durable.push((index, self.outgoing(asked, name, request, span)));
         }
         let incoming: Vec<Incoming> = durable
@@ -246,6 +247,33 @@ impl Api {
                 results[index].stored = receipt;
             }
         }
+    }
+
+    /// Sends a signal, unless one of that name was sent already.
+    async fn signal_once(
+        &self,
+        asked: &Asked,
+        name: Option<&str>,
+        request: &Request,
+        span: &Span,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
+        let Some(name) = name else {
+            return self.signal(asked, request, span, deadline).await;
+        };
+        let key = format!("sent.{name}");
+        let revision = match self.sent.create(&key, Bytes::new(), Some(self.dedupe)).await {
+            Ok(revision) => revision,
+            Err(TableError::Conflict) => return Ok(()),
+            Err(error) => return Err(Problem::unavailable(error.to_string(), 2)),
+        };
+        let sent = self.signal(asked, request, span, deadline).await;
+        if sent.is_err()
+            && let Err(error) = self.sent.delete(&key, Some(revision)).await
+        {
+            tracing::warn!(%error, "a signal that was not sent counts as sent");
+        }
+        sent
     }
 
     async fn signal(

@@ -292,6 +292,26 @@ async fn the_same_idempotency_key_is_the_same_publish() {
 }
 
 #[tokio::test]
+async fn a_signal_with_the_same_idempotency_key_is_sent_once() {
+    let stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    let mut heard = stage.bus.subscribe("rt.out.main.>", None).await.unwrap();
+    let send = async |key: &'static str, n: u64| {
+        let body = json!({ "rooms": ["a"], "event": "e", "data": n, "ephemeral": true });
+        let key = [("idempotency-key", key)];
+        publisher.post_with("/v1/events", &key, body.to_string()).await
+    };
+    let first = send("k1", 1).await;
+    assert_eq!(first.0, 202);
+    assert_eq!(send("k1", 1).await, first);
+    assert_eq!(send("k2", 2).await.0, 202);
+    for n in ["1", "2"] {
+        assert_eq!(heard.next().await.unwrap().body, n);
+    }
+    publisher.stop().await;
+}
+
+#[tokio::test]
 async fn a_receipt_tells_the_place_and_who_is_there() {
     let stage = Stage::new().await;
     let owner = stage.publisher().await;
