@@ -28,9 +28,21 @@ pub enum Start {
     After(u64),
 }
 
+/// Who remembers what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The server, by the acknowledgement of each message.
+    Server,
+    /// The reader, who begins after what it has: nothing is acknowledged, and a message that does not come ends the
+    /// reading.
+    Reader,
+}
+
 /// A durable consumer, open for reading.
 pub struct Durable {
     messages: pull::Stream,
+    /// How many messages came, where each one must.
+    delivered: Option<u64>,
     state: watch::Receiver<LinkState>,
     generation: u64,
 }
@@ -68,14 +80,12 @@ impl Durable {
         name: &str,
         filters: Vec<String>,
         start: Start,
+        memory: Memory,
     ) -> Result<Self, DurableError> {
         let state = bus.link_state();
         let generation = state.borrow().generation;
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: MAX_PENDING,
             deliver_policy: match start {
                 Start::All => DeliverPolicy::All,
                 Start::New => DeliverPolicy::New,
@@ -84,7 +94,18 @@ impl Durable {
                 },
             },
             filter_subjects: filters,
-            ..pull::Config::default()
+            ..match memory {
+                Memory::Server => pull::Config {
+                    ack_policy: AckPolicy::Explicit,
+                    ack_wait: ACK_WAIT,
+                    max_ack_pending: MAX_PENDING,
+                    ..pull::Config::default()
+                },
+                Memory::Reader => pull::Config {
+                    ack_policy: AckPolicy::None,
+                    ..pull::Config::default()
+                },
+            }
         };
         let consumer: PullConsumer = bus
             .inner
@@ -102,6 +123,7 @@ impl Durable {
             .map_err(|error| DurableError::Server(error.to_string()))?;
         Ok(Self {
             messages,
+            delivered: (memory == Memory::Reader).then_some(0),
             state,
             generation,
         })
@@ -154,6 +176,12 @@ impl Durable {
             };
             let Ok(info) = message.info() else { continue };
             let (sequence, pending) = (info.stream_sequence, info.pending);
+            if let Some(delivered) = &mut self.delivered {
+                *delivered += 1;
+                if info.consumer_sequence != *delivered {
+                    return Err(DurableError::Server("a message did not come".to_owned()));
+                }
+            }
             let time = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
             let (message, acker) = message.split();
             return Ok(Delivered {

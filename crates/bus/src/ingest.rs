@@ -1,7 +1,7 @@
 //! One partition of INGEST, read by the one publisher that owns it.
 
 use crate::connection::Bus;
-use crate::durable::{Delivered, Durable, DurableError, Start};
+use crate::durable::{Delivered, Durable, DurableError, Memory, Start};
 
 /// The work queue of a partition.
 pub struct Ingest(Durable);
@@ -15,9 +15,16 @@ impl Ingest {
             Durable::delete(bus, stream, &name).await?;
         }
         let name = consumer_name(partition, term);
-        Durable::open(bus, stream, &name, Self::filters(bus, partition), Start::All)
-            .await
-            .map(Self)
+        Durable::open(
+            bus,
+            stream,
+            &name,
+            Self::filters(bus, partition),
+            Start::All,
+            Memory::Server,
+        )
+        .await
+        .map(Self)
     }
 
     /// Returns the subjects of a partition.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_bus::durable::{Delivered, Durable, DurableError, Start};
+use carillon_bus::durable::{Delivered, Durable, DurableError, Memory, Start};
 use carillon_bus::{Bucket, Lease, StoredMessage, Table, TableError};
 use carillon_protocol::names::{Class, Namespace};
 use futures_util::future::FutureExt;
@@ -131,8 +131,16 @@ impl Follower {
             },
         };
         Durable::delete(&self.router.bus, &self.stream, NAME).await?;
-        let mut events =
-            Durable::open(&self.router.bus, &self.stream, NAME, self.filters.clone(), start).await?;
+        let filters = self.filters.clone();
+        let mut events = Durable::open(
+            &self.router.bus,
+            &self.stream,
+            NAME,
+            filters,
+            start,
+            Memory::Reader,
+        )
+        .await?;
         let mut looks = tokio::time::interval(LOOK);
         let mut checkpoints = tokio::time::interval(CHECKPOINT);
         loop {
@@ -194,9 +202,6 @@ impl Follower {
         let mut copies = futures_util::stream::iter(copies).buffered(AT_ONCE);
         while let Some(copied) = copies.next().await {
             copied?;
-        }
-        for event in &events {
-            event.ack().await?;
         }
         self.seen = seen.or(self.seen);
         Ok(())
