@@ -32,7 +32,10 @@ pub(crate) struct Args {
     /// Connections of the idle measurement; a process may open 20 000 files on a small machine
     #[arg(long, default_value_t = 19_000)]
     idle: usize,
-    /// Parts to run: cpu, saturation, latency, connects, idle, mass; all without
+    /// Events per second to personal rooms: the more come, the more each process does at once
+    #[arg(long, default_value_t = 5_000.0)]
+    personal_rate: f64,
+    /// Parts to run: cpu, personal, saturation, latency, connects, idle, mass; all without
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -61,8 +64,9 @@ const HEARTBEAT: u32 = 10;
 
 type Part = fn(&Args, &Servers) -> anyhow::Result<Vec<Row>>;
 
-const PARTS: [(&str, Part); 6] = [
-    ("cpu", shapes::measure),
+const PARTS: [(&str, Part); 7] = [
+    ("cpu", shapes::rooms),
+    ("personal", shapes::personal),
     ("saturation", saturation::measure),
     ("latency", latency::measure),
     ("connects", idle::connects),

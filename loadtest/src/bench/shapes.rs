@@ -8,8 +8,6 @@ use crate::load::{Kind, Order, Speech};
 
 /// Deliveries per second: a fraction of what a core can do.
 const RATE: f64 = 20_000.0;
-/// Deliveries per second to personal rooms, each of which is an event of its own.
-const PERSONAL_RATE: f64 = 5_000.0;
 
 struct Variant {
     what: &'static str,
@@ -33,8 +31,8 @@ const fn variant(what: &'static str, edges: usize, speech: Speech, kind: Kind) -
     }
 }
 
-/// Measures every shape: the epoll reference and each variant in turn, as often as asked.
-pub(super) fn measure(args: &Args, servers: &Servers) -> anyhow::Result<Vec<Row>> {
+/// Measures rooms: the epoll reference and each variant in turn, as often as asked.
+pub(super) fn rooms(args: &Args, servers: &Servers) -> anyhow::Result<Vec<Row>> {
     let room = |clients, bytes| Shape {
         clients,
         is_room: true,
@@ -71,42 +69,47 @@ pub(super) fn measure(args: &Args, servers: &Servers) -> anyhow::Result<Vec<Row>
                 variant("Socket.IO durable, two edges", 2, Speech::SocketIo, Kind::Durable),
             ],
         ),
-        (
-            "10 000 personal rooms, 128 B",
-            Shape {
-                clients: 10_000,
-                is_room: false,
-                bytes: 128,
-            },
-            vec![
-                Variant {
-                    alone: Target::AtMost(1.6),
-                    all: Target::AtMost(2.5),
-                    ..signal("Socket.IO signal")
-                },
-                variant("/ws signal", 1, Speech::Ws, Kind::Signal),
-                Variant {
-                    all: Target::AtMost(4.0),
-                    ..variant("Socket.IO durable, two edges", 2, Speech::SocketIo, Kind::Durable)
-                },
-            ],
-        ),
     ];
     let mut rows = Vec::new();
     for (name, shape, variants) in groups {
-        rows.extend(group(args, servers, name, shape, &variants)?);
+        rows.extend(group(args, servers, RATE, name, shape, &variants)?);
     }
     Ok(rows)
+}
+
+/// Measures personal rooms, where each delivery is an event of its own.
+pub(super) fn personal(args: &Args, servers: &Servers) -> anyhow::Result<Vec<Row>> {
+    let shape = Shape {
+        clients: 10_000,
+        is_room: false,
+        bytes: 128,
+    };
+    let signal = |what| variant(what, 1, Speech::SocketIo, Kind::Signal);
+    let variants = vec![
+        Variant {
+            alone: Target::AtMost(1.6),
+            all: Target::AtMost(2.5),
+            ..signal("Socket.IO signal")
+        },
+        variant("/ws signal", 1, Speech::Ws, Kind::Signal),
+        Variant {
+            all: Target::AtMost(4.0),
+            ..variant("Socket.IO durable, two edges", 2, Speech::SocketIo, Kind::Durable)
+        },
+    ];
+    let name = format!("10 000 personal rooms, 128 B, {}/s", args.personal_rate);
+    group(args, servers, args.personal_rate, &name, shape, &variants)
 }
 
 fn group(
     args: &Args,
     servers: &Servers,
+    per_second: f64,
     name: &str,
     shape: Shape,
     variants: &[Variant],
 ) -> anyhow::Result<Vec<Row>> {
-    let rate = if shape.is_room { RATE } else { PERSONAL_RATE } / deliveries(shape);
+    let rate = per_second / deliveries(shape);
     let once = |under, kind| -> anyhow::Result<Take> {
         let order = Order::Paced {
             kind,
