@@ -122,6 +122,8 @@ secret = "{SECRET}"
 ping_interval = "{heartbeat}s"
 ping_timeout = "20s"
 ws_ping_interval = "{heartbeat}s"
+# Only one of the edges has clients in most takes.
+rebalance = false
 
 [telemetry]
 log = "error"
