@@ -21,8 +21,6 @@ use crate::metrics;
 use crate::origin::{Origins, Verdict};
 use crate::upgrade::{self, Offer};
 
-#[cfg(test)]
-pub(crate) use open::task_sizes;
 pub(crate) use open::{closing_of, serve_engine_socket};
 pub(crate) use query::{query_value, query_values};
 
@@ -225,6 +223,9 @@ impl Hub {
 fn is(path: &str, configured: &str) -> bool {
     path == configured || path.trim_end_matches('/') == configured.trim_end_matches('/')
 }
+
+#[cfg(test)]
+pub(crate) use open::task_sizes;
 
 #[cfg(test)]
 mod tests {
