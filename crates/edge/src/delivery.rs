@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use carillon_bus::{Deliveries, Delivery};
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::{self, name};
 use carillon_protocol::names::Room;
@@ -227,6 +228,16 @@ impl Hub {
                 due.clear();
                 metrics::gap();
                 self.repair(namespace, cell, &mut state, before);
+            }
+            let highest = namespace.has_come(sequence);
+            if sequence < highest {
+                // Whoever left in between may show an offset above it.
+                namespace.doubts.found(Lack {
+                    room: cell.room.clone(),
+                    after: sequence - 1,
+                    up_to: sequence,
+                    proof: highest + 1,
+                });
             }
             if let Some(repair) = &mut state.repair {
                 if repair.pending.len() < MAX_PENDING {

@@ -6,11 +6,12 @@
 //! what it had missed, and up to which doubt it has looked; whoever takes over a client of an edge that is gone reads
 //! just that again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use carillon_bus::history::now;
 use carillon_bus::{Bucket, HistoryError, TableError};
 use carillon_protocol::doubt::{Doubt, Findings, Lack};
 use carillon_protocol::ids::EdgeId;
@@ -18,7 +19,9 @@ use carillon_protocol::names::{Class, Room};
 use parking_lot::Mutex;
 
 use crate::delivery::session_cell;
+use crate::entrance::Refused;
 use crate::frame::Broadcast;
+use crate::http::closing_of;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::repair::PATIENCE;
@@ -27,12 +30,27 @@ use crate::session::Session;
 
 /// Doubts that are remembered for a namespace, and late rooms of this edge.
 const MOST: usize = 10_000;
+/// Rooms that were left, and are remembered.
+const MOST_LEFT: usize = 100_000;
 /// Pause between two attempts to compare.
 const RETRY: Duration = Duration::from_millis(200);
+/// Pause between two looks at the findings of others.
+const LOOK: Duration = Duration::from_millis(50);
+/// In milliseconds: an edge that wrote no findings for so long was dead then. It writes them every few seconds, and
+/// clocks differ a little.
+const SILENT: u64 = 15_000;
+/// For so long an edge that is silent is waited for: NATS may have been away.
+const HOPE: u64 = 60_000;
+/// A doubt comes at most so long after the events that it is about, unless NATS was away in between.
+const BEFORE: u64 = 60_000;
 
 /// The doubts about the rooms of one namespace.
 #[derive(Default)]
-pub(crate) struct Doubts(Mutex<Known>);
+pub(crate) struct Doubts {
+    known: Mutex<Known>,
+    /// The findings of all edges with the time at which reading them began: many clients may come back at once.
+    findings: tokio::sync::Mutex<Option<(Instant, Arc<[Findings]>)>>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -44,6 +62,16 @@ struct Known {
     read: u64,
     through: u64,
     late: Vec<(Instant, Lack)>,
+    /// Rooms that nobody here is in any more, with how far each was complete.
+    left: HashMap<Room, (Instant, u64)>,
+}
+
+/// Members of a room in doubt that came with an offset above a doubted event; they are held.
+struct Returned {
+    cell: Arc<Cell>,
+    /// The sequence after which a delivery may be missing.
+    after: u64,
+    sessions: Vec<Arc<Session>>,
 }
 
 /// Whose word counts for a client that comes back.
@@ -57,7 +85,7 @@ pub(crate) enum Former<'a> {
 impl Doubts {
     /// Takes a doubt to be looked at.
     pub(crate) fn add(&self, sequence: u64, doubt: Arc<Doubt>) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         known.doubts.insert(sequence, (Instant::now(), doubt));
         known.waiting.push(sequence);
         while known.doubts.len() > MOST {
@@ -67,7 +95,7 @@ impl Doubts {
 
     /// Takes what was not looked at yet: the rooms, and the highest sequence.
     pub(crate) fn take_waiting(&self) -> Option<(BTreeMap<Room, u64>, u64)> {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         let waiting = std::mem::take(&mut known.waiting);
         let through = *waiting.iter().max()?;
         let mut rooms = BTreeMap::new();
@@ -82,32 +110,73 @@ impl Doubts {
 
     /// Notes what this edge had missed in a room.
     pub(crate) fn found(&self, lack: Lack) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if known.late.len() < MOST {
             known.late.push((Instant::now(), lack));
         }
     }
 
+    /// Notes that nobody here is in a room any more; it was complete up to a sequence.
+    pub(crate) fn left(&self, room: &Room, complete: Option<u64>) {
+        let Some(complete) = complete else { return };
+        let mut known = self.known.lock();
+        if known.left.len() < MOST_LEFT {
+            known.left.insert(room.clone(), (Instant::now(), complete));
+        }
+    }
+
+    /// Notes what clients may lack that have left these rooms with this edge, before it could look at a doubt.
+    fn look_at_left(&self, rooms: &BTreeMap<Room, u64>, through: u64) {
+        let mut known = self.known.lock();
+        for (room, after) in rooms {
+            let Some((_, complete)) = known.left.get(room) else {
+                continue;
+            };
+            let lack = Lack {
+                room: room.clone(),
+                after: (*complete).max(*after),
+                up_to: through,
+                proof: through,
+            };
+            known.late.push((Instant::now(), lack));
+        }
+    }
+
     /// Notes that this edge has looked at every doubt up to a sequence.
-    fn looked(&self, through: u64, memory: Duration) -> Findings {
-        let mut known = self.0.lock();
+    fn looked(&self, edge: EdgeId, through: u64, memory: Duration) -> Findings {
+        let mut known = self.known.lock();
         known.through = known.through.max(through);
         known.late.retain(|(since, _)| since.elapsed() < memory);
         known.doubts.retain(|_, (since, _)| since.elapsed() < memory);
+        known.left.retain(|_, (since, _)| since.elapsed() < memory);
         Findings {
+            edge: Some(edge),
+            at: Some(now()),
             through: known.through,
             late: known.late.iter().map(|(_, lack)| lack.clone()).collect(),
         }
     }
 
-    /// Returns the doubts above a sequence that concern clients with an offset, as lacks of these rooms.
-    fn lacks(&self, rooms: &[Room], offset: u64, above: u64) -> Vec<Lack> {
-        let known = self.0.lock();
-        let doubts = known.doubts.range(offset.max(above) + 1..);
+    /// Returns the doubts that an edge did not look at and that concern clients with an offset, as lacks of these
+    /// rooms.
+    fn lacks(&self, rooms: &[Room], offset: u64, findings: &Findings) -> Vec<Lack> {
+        let known = self.known.lock();
+        let doubts = known.doubts.range(offset.max(findings.through) + 1..);
+        let learnt = |since: &Instant| now().saturating_sub(since.elapsed().as_millis() as u64);
         doubts
+            // An edge that died long before has delivered none of the events.
+            .filter(|(_, (since, _))| may_have_lived(findings, learnt(since).saturating_sub(BEFORE)))
             .flat_map(|(_, (_, doubt))| doubt.lacks(offset))
             .filter(|lack| rooms.contains(&lack.room))
             .collect()
+    }
+
+    /// Returns the last doubt that concerns clients with an offset in one of these rooms.
+    fn last(&self, rooms: &[Room], offset: u64) -> Option<u64> {
+        let known = self.known.lock();
+        let mut doubts = known.doubts.range(offset + 1..).rev();
+        let found = doubts.find(|(_, (_, doubt))| doubt.lacks(offset).any(|lack| rooms.contains(&lack.room)));
+        found.map(|(sequence, _)| *sequence)
     }
 }
 
@@ -127,14 +196,24 @@ impl Hub {
     pub(crate) async fn look_at_doubts(self: &Arc<Self>) {
         for namespace in self.namespaces() {
             while let Some((rooms, through)) = namespace.doubts.take_waiting() {
-                self.settle(namespace, &rooms).await;
+                namespace.doubts.look_at_left(&rooms, through);
+                let returned = self.settle(namespace, &rooms).await;
                 self.write_findings(namespace, through).await;
+                if !returned.is_empty() {
+                    let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
+                    tokio::spawn(async move { hub.give_again(&namespace, returned, through).await });
+                }
             }
         }
     }
 
-    /// Compares rooms with their streams, delivers what is missing, and lets their members go on.
-    async fn settle(self: &Arc<Self>, namespace: &Arc<Namespace>, rooms: &BTreeMap<Room, u64>) {
+    /// Compares rooms with their streams, delivers what is missing, and lets their members go on, but for those who
+    /// came with an offset above a doubted event.
+    async fn settle(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        rooms: &BTreeMap<Room, u64>,
+    ) -> Vec<Returned> {
         let cells: Vec<Arc<Cell>> = rooms
             .keys()
             .filter_map(|room| doubted_cell(namespace, room))
@@ -147,13 +226,19 @@ impl Hub {
                 compared.await
             }
         };
-        let Some((lasts, barrier)) = lasts else { return };
-        let checks = cells.iter().map(|cell| async {
-            self.give_again(namespace, cell, rooms[&cell.room]).await;
+        let Some((lasts, barrier)) = lasts else {
+            return Vec::new();
+        };
+        let returned = cells
+            .iter()
+            .filter_map(|cell| hold_returned(cell, rooms[&cell.room]));
+        let returned = returned.collect();
+        let checks = cells.iter().map(|cell| {
             let last = lasts.get(&cell.room).copied().unwrap_or(0);
-            self.run_repair(namespace, cell, last.min(barrier), barrier).await;
+            self.run_repair(namespace, cell, last.min(barrier), barrier)
         });
         futures_util::future::join_all(checks).await;
+        returned
     }
 
     /// Returns the last sequence of each room, and a barrier up to which everything has come that will; `None` when
@@ -176,37 +261,102 @@ impl Hub {
         }
     }
 
-    /// Sends members that came back with an offset above a doubted event what they may lack below that offset: the
-    /// edge that could have told is not known to have looked.
-    async fn give_again(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>, after: u64) {
-        let returned: Vec<_> = {
-            let state = cell.state.lock();
-            let members = state.members.iter().map(|member| &member.session);
-            members
-                .filter(|session| session.resumed() > after)
-                .cloned()
-                .collect()
-        };
-        let Some(up_to) = returned.iter().map(|session| session.resumed()).max() else {
-            return;
-        };
-        match self
-            .history(namespace, &cell.room, after, up_to, self.history_limit)
-            .await
+    /// Sends members that came with an offset above a doubted event what the edge that they left may not have
+    /// delivered, and lets them go on.
+    async fn give_again(self: &Arc<Self>, namespace: &Arc<Namespace>, returned: Vec<Returned>, doubt: u64) {
+        let findings = self.findings_of_all(namespace, doubt).await;
+        for Returned {
+            cell,
+            after,
+            sessions,
+        } in returned
         {
-            Ok(events) => {
-                for session in &returned {
-                    replay_within(session, &events, session.resumed());
+            let up_to = sessions
+                .iter()
+                .map(|session| session.resumed())
+                .max()
+                .unwrap_or(0);
+            let events = self
+                .history(namespace, &cell.room, after, up_to, self.history_limit)
+                .await;
+            for session in &sessions {
+                match (&findings, &events) {
+                    (Ok(findings), Ok(events)) => {
+                        let may_lack = |event: &Broadcast| {
+                            let sequence = event.sequence.unwrap_or(0);
+                            findings.iter().any(|findings| {
+                                let is_late = |lack: &Lack| lack.covers(&cell.room, sequence);
+                                let has_looked = findings.through >= doubt;
+                                findings.late.iter().any(is_late)
+                                    || !has_looked && may_have_lived(findings, event.event.time)
+                            })
+                        };
+                        let events: Vec<_> = events.iter().filter(|event| may_lack(event)).cloned().collect();
+                        replay_within(session, &events, session.resumed());
+                    }
+                    // It comes back, and what it may lack is read then.
+                    _ => session.client.close(closing_of(Refused::Unavailable)),
                 }
+                session.release();
             }
-            Err(error) => tracing::warn!(%error, room = %cell.room, "room in doubt cannot be read"),
         }
+    }
+
+    /// Returns the findings of all edges, once those that live have looked at a doubt. The time is left out where an
+    /// edge lives and has not looked.
+    async fn findings_of_all(
+        &self,
+        namespace: &Namespace,
+        doubt: u64,
+    ) -> Result<Vec<Findings>, HistoryError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut findings = loop {
+            let findings = self.read_findings(namespace).await?.to_vec();
+            let now = now();
+            let waits = |findings: &Findings| {
+                findings.through < doubt && findings.at.is_some_and(|at| at + HOPE >= now)
+            };
+            if !findings.iter().any(waits) {
+                return Ok(findings);
+            }
+            if Instant::now() >= deadline {
+                break findings;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        let leases = self.bus.table(Bucket::Edges).entries().await?;
+        let living: HashSet<EdgeId> = leases.iter().filter_map(|(key, _)| key.parse().ok()).collect();
+        for findings in &mut findings {
+            if findings.edge.is_some_and(|edge| living.contains(&edge)) {
+                findings.at = None;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Reads the findings of all edges; who asks while others wait for the same shares what they get.
+    async fn read_findings(&self, namespace: &Namespace) -> Result<Arc<[Findings]>, HistoryError> {
+        let asked = Instant::now();
+        let mut read = namespace.doubts.findings.lock().await;
+        if let Some((begun, findings)) = &*read
+            && *begun >= asked
+        {
+            return Ok(Arc::clone(findings));
+        }
+        let begun = Instant::now();
+        let table = self.bus.table(Bucket::Cluster);
+        let entries = table.all(&key(namespace, "*")).await;
+        let entries = entries.map_err(|_| HistoryError::Away)?;
+        let findings = entries.iter().map(|entry| serde_json::from_slice(&entry.value));
+        let findings: Arc<[Findings]> = findings.map(Result::unwrap_or_default).collect();
+        *read = Some((begun, Arc::clone(&findings)));
+        Ok(findings)
     }
 
     /// Writes down that this edge has looked at every doubt up to a sequence, and what it had missed.
     pub(crate) async fn write_findings(&self, namespace: &Namespace, through: u64) {
         let memory = self.memory();
-        let findings = namespace.doubts.looked(through, memory);
+        let findings = namespace.doubts.looked(self.id, through, memory);
         let value = serde_json::to_vec(&findings).expect("findings are JSON");
         let written = self
             .bus
@@ -225,7 +375,7 @@ impl Hub {
         up_to: u64,
     ) -> Result<(), HistoryError> {
         let subject = self.bus.subjects().doubts(&namespace.name);
-        let read = namespace.doubts.0.lock().read;
+        let read = namespace.doubts.known.lock().read;
         let last = self
             .bus
             .last(&namespace.stream.name, std::slice::from_ref(&subject), 0);
@@ -236,7 +386,7 @@ impl Hub {
             .bus
             .read(&namespace.stream.name, &subject, read, last, MOST)
             .await?;
-        let mut known = namespace.doubts.0.lock();
+        let mut known = namespace.doubts.known.lock();
         for message in stored {
             if let Ok(doubt) = serde_json::from_slice(&message.body) {
                 known
@@ -265,23 +415,29 @@ impl Hub {
                 for edge in edges {
                     let entry = table.get(&key(namespace, edge.as_str())).await?;
                     let read = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-                    findings.push(read.unwrap_or_default());
+                    // The client was there, so the edge lived.
+                    findings.push(Findings {
+                        at: None,
+                        ..read.unwrap_or_default()
+                    });
                 }
                 findings
             }
             Former::Any => {
-                let entries = table.all(&key(namespace, "*")).await?;
-                let read = entries.iter().map(|entry| serde_json::from_slice(&entry.value));
-                read.map(Result::unwrap_or_default).collect()
+                let doubt = namespace.doubts.last(rooms, offset).unwrap_or(0);
+                self.findings_of_all(namespace, doubt)
+                    .await
+                    .map_err(|_| TableError::Away)?
             }
         };
         let mut lacks = Vec::new();
-        for Findings { through, late } in findings {
-            let late = late
+        for findings in findings {
+            lacks.extend(namespace.doubts.lacks(rooms, offset, &findings));
+            let late = findings
+                .late
                 .into_iter()
                 .filter(|lack| lack.concerns(offset) && rooms.contains(&lack.room));
             lacks.extend(late);
-            lacks.extend(namespace.doubts.lacks(rooms, offset, through));
         }
         Ok(lacks)
     }
@@ -302,6 +458,27 @@ pub(crate) fn replay_within(session: &Session, events: &[Arc<Broadcast>], up_to:
     }
 }
 
+/// Returns whether an edge may have delivered something at a time, in milliseconds since 1970.
+fn may_have_lived(findings: &Findings, time: u64) -> bool {
+    findings.at.is_none_or(|at| at + SILENT >= time)
+}
+
+/// Holds the members of a room that came with an offset above a sequence.
+fn hold_returned(cell: &Arc<Cell>, after: u64) -> Option<Returned> {
+    let state = cell.state.lock();
+    let members = state.members.iter().map(|member| &member.session);
+    let sessions: Vec<_> = members
+        .filter(|session| session.resumed() > after)
+        .cloned()
+        .collect();
+    sessions.iter().for_each(|session| session.hold());
+    (!sessions.is_empty()).then(|| Returned {
+        cell: Arc::clone(cell),
+        after,
+        sessions,
+    })
+}
+
 fn doubted_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Arc<Cell>> {
     match room.class() {
         Class::Session => session_cell(namespace, room),
@@ -315,4 +492,58 @@ fn key(namespace: &Namespace, edge: &str) -> String {
 
     let name = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(namespace.name.as_str());
     format!("findings.{name}.{edge}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMORY: Duration = Duration::from_secs(300);
+
+    fn room(name: &str) -> Room {
+        Room::new(name).unwrap()
+    }
+
+    #[test]
+    fn clients_that_left_a_room_may_lack_what_came_since() {
+        let doubts = Doubts::default();
+        doubts.left(&room("a"), Some(10));
+        doubts.left(&room("b"), Some(20));
+        // Nobody ever heard it here.
+        doubts.left(&room("c"), None);
+        let rooms = [("a", 12), ("b", 15), ("c", 1), ("d", 1)];
+        let rooms: BTreeMap<Room, u64> = rooms.map(|(name, after)| (room(name), after)).into();
+        doubts.look_at_left(&rooms, 30);
+        let findings = doubts.looked(EdgeId::from_random([1; EdgeId::LEN]), 30, MEMORY);
+        let lacks = |name: &str, sequence| {
+            let room = room(name);
+            findings.late.iter().any(|lack| lack.covers(&room, sequence))
+        };
+        assert!(!lacks("a", 12) && lacks("a", 13) && lacks("a", 30));
+        assert!(!lacks("b", 16) && !lacks("b", 20) && lacks("b", 21));
+        assert!(!lacks("c", 2) && !lacks("d", 2));
+    }
+
+    #[test]
+    fn an_edge_that_died_long_before_a_doubt_is_not_asked() {
+        let doubts = Doubts::default();
+        let doubt = Doubt {
+            rooms: [(room("a"), 5)].into(),
+        };
+        doubts.add(20, Arc::new(doubt));
+        let lacks = |at: Option<u64>, through: u64| {
+            let findings = Findings {
+                at,
+                through,
+                ..Findings::default()
+            };
+            doubts.lacks(&[room("a")], 10, &findings).len()
+        };
+        assert_eq!(doubts.last(&[room("a")], 10), Some(20));
+        assert_eq!(doubts.last(&[room("b")], 10), None);
+        assert_eq!(lacks(Some(now()), 0), 1);
+        assert_eq!(lacks(Some(now()), 20), 0, "it has looked");
+        assert_eq!(lacks(Some(now() - SILENT - BEFORE - 1000), 0), 0);
+        assert_eq!(lacks(None, 0), 1, "it is not known to be dead");
+    }
 }

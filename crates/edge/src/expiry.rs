@@ -67,9 +67,12 @@ impl Hub {
             for namespace in self.namespaces() {
                 self.look_for_expiry(namespace);
                 namespace.beat_hearts();
-                namespace
-                    .rooms
-                    .sweep(|subscription| self.link().unsubscribe(subscription));
+                namespace.rooms.sweep(|cell, complete| {
+                    namespace.doubts.left(&cell.room, complete);
+                    if let Some(subscription) = cell.subscription {
+                        self.link().unsubscribe(subscription);
+                    }
+                });
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct Namespace {
     holds: AtomicUsize,
     /// Everything up to this sequence has been delivered to its rooms.
     watermark: AtomicU64,
+    /// The highest sequence that came.
+    highest: AtomicU64,
 }
 
 impl Namespace {
@@ -74,6 +76,7 @@ impl Namespace {
             // The link is not verified yet.
             holds: AtomicUsize::new(1),
             watermark: AtomicU64::new(0),
+            highest: AtomicU64::new(0),
         }
     }
 
@@ -102,6 +105,11 @@ impl Namespace {
     /// Returns the sequence up to which every room is complete.
     pub(crate) fn watermark(&self) -> u64 {
         self.watermark.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an event came, and returns the highest sequence that came before it.
+    pub(crate) fn has_come(&self, sequence: u64) -> u64 {
+        self.highest.fetch_max(sequence, Ordering::Relaxed)
     }
 
     /// Notes that every room is complete up to a sequence.

@@ -120,8 +120,8 @@ impl Rooms {
         self.table.lock().empty.push((room.clone(), Instant::now()));
     }
 
-    /// Gives up rooms that have been empty for a while; `unsubscribe` is told their subscriptions.
-    pub(crate) fn sweep(&self, mut unsubscribe: impl FnMut(u64)) {
+    /// Gives up rooms that have been empty for a while; `leave` is told of each, with how far it was complete.
+    pub(crate) fn sweep(&self, mut leave: impl FnMut(&Cell, Option<u64>)) {
         let mut table = self.table.lock();
         let due = table
             .empty
@@ -138,14 +138,15 @@ impl Rooms {
                 table.empty.push((room, Instant::now()));
                 continue;
             }
-            if !table.cells[slot].state.lock().members.is_empty() {
-                continue;
-            }
+            let complete = {
+                let state = table.cells[slot].state.lock();
+                if !state.members.is_empty() {
+                    continue;
+                }
+                state.complete
+            };
             table.by_name.remove(&room);
-            let cell = table.cells.remove(slot);
-            if let Some(subscription) = cell.subscription {
-                unsubscribe(subscription);
-            }
+            leave(&table.cells.remove(slot), complete);
         }
     }
 

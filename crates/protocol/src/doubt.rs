@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::EdgeId;
 use crate::names::Room;
 
 /// A publisher's word, stored in the stream of the events that it is about and behind them.
@@ -30,6 +31,9 @@ pub struct Lack {
 /// What an edge found when it looked at rooms in doubt, kept for the clients that come back without it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
+    pub edge: Option<EdgeId>,
+    /// Milliseconds since 1970 at which the edge wrote this; one that lives writes again and again.
+    pub at: Option<u64>,
     /// It has looked at every doubt up to this sequence.
     pub through: u64,
     /// What had not come, and was sent late.

@@ -116,6 +116,45 @@ async fn a_doubt_that_comes_after_the_recovery_counts_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_changed_its_edge_before_a_doubt_gets_nothing_twice() {
+    let stage = Stage::start().await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    let client = stage.sio(&first, "42").await;
+    let (plain, _) = stage.ws(&first, "42").await;
+    let sequence = stage.publish("user:42", "doubted", json!({})).await;
+    stage.publish("all", "later", json!({})).await;
+    client.next_event("doubted").await;
+    client.next_event("later").await;
+    plain.next_event("doubted").await;
+    let since = plain.next_event("later").await["offset"].clone();
+    move_to(&client, &second).await;
+    let url = format!(
+        "ws://{}/ws?token={}&since={}",
+        second.address,
+        tokens::dev("42"),
+        since.as_str().unwrap()
+    );
+    let plain = stage.driver.ws(url, WsOptions::new());
+    assert_eq!(plain.next_of_type("welcome").await["recovered"], true);
+    stage.doubt("user:42", sequence - 1).await;
+    stage.ends_without(&client, "doubted").await;
+    plain.next_event("end").await;
+    plain.assert_no_message("another copy", |message| message["event"] == "doubted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changed_its_edge_before_a_doubt_gets_what_the_former_one_lacked() {
+    let stage = Stage::start().await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    let client = stage.sio(&first, "42").await;
+    let sequence = stage.pass_over(&client).await;
+    move_to(&client, &second).await;
+    stage.doubt("user:42", sequence - 1).await;
+    client.next_event("undelivered").await;
+    stage.ends_without(&client, "undelivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plain_client_gets_what_its_dead_edge_did_not_look_at() {
     let stage = Stage::start().await;
     let first = Mortal::start(&stage).await;
