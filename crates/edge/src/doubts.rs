@@ -17,6 +17,7 @@ use carillon_protocol::doubt::{Doubt, Findings, Lack};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names::{Class, Room};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::session_cell;
 use crate::entrance::Refused;
@@ -30,13 +31,15 @@ use crate::session::Session;
 
 /// Doubts that are remembered for a namespace, and late rooms of this edge.
 const MOST: usize = 10_000;
+/// Where each edge writes that it lives.
+const ALIVE: &str = "alive.";
 /// Rooms that were left, and are remembered.
 const MOST_LEFT: usize = 100_000;
 /// Pause between two attempts to compare.
 const RETRY: Duration = Duration::from_millis(200);
 /// Pause between two looks at the findings of others.
 const LOOK: Duration = Duration::from_millis(50);
-/// In milliseconds: an edge that wrote no findings for so long was dead then. It writes them every few seconds, and
+/// In milliseconds: an edge that wrote nothing for so long was dead then. It writes that it lives every few seconds, and
 /// clocks differ a little.
 const SILENT: u64 = 15_000;
 /// For so long an edge that is silent is waited for: NATS may have been away.
@@ -72,6 +75,14 @@ struct Returned {
     /// The sequence after which a delivery may be missing.
     after: u64,
     sessions: Vec<Arc<Session>>,
+}
+
+/// That an edge lives, beside its findings, which may be many.
+#[derive(Serialize, Deserialize)]
+struct Alive {
+    edge: EdgeId,
+    /// Milliseconds since 1970.
+    at: u64,
 }
 
 /// Whose word counts for a client that comes back.
@@ -138,7 +149,9 @@ impl Doubts {
                 up_to: through,
                 proof: through,
             };
-            known.late.push((Instant::now(), lack));
+            if known.late.len() < MOST {
+                known.late.push((Instant::now(), lack));
+            }
         }
     }
 
@@ -282,17 +295,19 @@ impl Hub {
             for session in &sessions {
                 match (&findings, &events) {
                     (Ok(findings), Ok(events)) => {
+                        let resumed = session.resumed();
                         let may_lack = |event: &Broadcast| {
                             let sequence = event.sequence.unwrap_or(0);
                             findings.iter().any(|findings| {
-                                let is_late = |lack: &Lack| lack.covers(&cell.room, sequence);
+                                let is_late =
+                                    |lack: &Lack| lack.concerns(resumed) && lack.covers(&cell.room, sequence);
                                 let has_looked = findings.through >= doubt;
                                 findings.late.iter().any(is_late)
                                     || !has_looked && may_have_lived(findings, event.event.time)
                             })
                         };
                         let events: Vec<_> = events.iter().filter(|event| may_lack(event)).cloned().collect();
-                        replay_within(session, &events, session.resumed());
+                        replay_within(session, &events, resumed);
                     }
                     // It comes back, and what it may lack is read then.
                     _ => session.client.close(closing_of(Refused::Unavailable)),
@@ -347,10 +362,37 @@ impl Hub {
         let table = self.bus.table(Bucket::Cluster);
         let entries = table.all(&key(namespace, "*")).await;
         let entries = entries.map_err(|_| HistoryError::Away)?;
-        let findings = entries.iter().map(|entry| serde_json::from_slice(&entry.value));
-        let findings: Arc<[Findings]> = findings.map(Result::unwrap_or_default).collect();
+        let alive = table
+            .all(&format!("{ALIVE}*"))
+            .await
+            .map_err(|_| HistoryError::Away)?;
+        let alive = alive
+            .iter()
+            .filter_map(|entry| serde_json::from_slice(&entry.value).ok());
+        let alive: HashMap<EdgeId, u64> = alive.map(|Alive { edge, at }| (edge, at)).collect();
+        let findings = entries.iter().map(|entry| {
+            let mut findings: Findings = serde_json::from_slice(&entry.value).unwrap_or_default();
+            let later = findings.edge.and_then(|edge| alive.get(&edge));
+            findings.at = findings.at.map(|at| at.max(later.copied().unwrap_or(0)));
+            findings
+        });
+        let findings: Arc<[Findings]> = findings.collect();
         *read = Some((begun, Arc::clone(&findings)));
         Ok(findings)
+    }
+
+    /// Writes down that this edge lives: whoever asks for its findings waits for them.
+    pub(crate) async fn write_alive(&self) {
+        let alive = Alive {
+            edge: self.id,
+            at: now(),
+        };
+        let value = serde_json::to_vec(&alive).expect("an id and a number are JSON");
+        let table = self.bus.table(Bucket::Cluster);
+        let key = format!("{ALIVE}{}", self.id);
+        if let Err(error) = table.put(&key, value.into(), Some(self.memory())).await {
+            tracing::debug!(%error, "that this edge lives cannot be written, the next time it will be");
+        }
     }
 
     /// Writes down that this edge has looked at every doubt up to a sequence, and what it had missed.

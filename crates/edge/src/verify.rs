@@ -106,10 +106,9 @@ impl Hub {
                 self.verify(namespace).await;
             } else if !namespace.is_held() {
                 namespace.raise_watermark(sequence);
-                // It lives: whoever asks for its findings waits for them.
-                self.write_findings(namespace, 0).await;
             }
         }
+        self.write_alive().await;
     }
 
     /// Compares every room with its stream, and repairs what differs.

@@ -32,7 +32,7 @@ pub struct Lack {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     pub edge: Option<EdgeId>,
-    /// Milliseconds since 1970 at which the edge wrote this; one that lives writes again and again.
+    /// Milliseconds since 1970 at which the edge wrote this.
     pub at: Option<u64>,
     /// It has looked at every doubt up to this sequence.
     pub through: u64,
