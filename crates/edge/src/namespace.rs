@@ -112,6 +112,11 @@ impl Namespace {
         self.highest.fetch_max(sequence, Ordering::Relaxed)
     }
 
+    /// Returns the highest sequence that came.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest.load(Ordering::Relaxed)
+    }
+
     /// Notes that every room is complete up to a sequence.
     pub(crate) fn raise_watermark(&self, sequence: u64) {
         self.watermark.fetch_max(sequence, Ordering::Relaxed);

@@ -87,18 +87,23 @@ impl Hub {
         barrier: u64,
     ) -> Option<u64> {
         let mut state = cell.state.lock();
+        // Nobody who left this edge shows a higher offset than it has sent.
+        let proof = barrier.min(namespace.highest() + 1);
         for event in events {
             let sequence = event.sequence.unwrap_or(0);
             if Some(sequence) > state.complete {
+                namespace.has_come(sequence);
                 state.advance(sequence, event);
                 walk(None, &mut state, std::slice::from_ref(event));
                 metrics::repaired();
-                namespace.doubts.found(Lack {
-                    room: cell.room.clone(),
-                    after: sequence - 1,
-                    up_to: sequence,
-                    proof: barrier,
-                });
+                if sequence < proof {
+                    namespace.doubts.found(Lack {
+                        room: cell.room.clone(),
+                        after: sequence - 1,
+                        up_to: sequence,
+                        proof,
+                    });
+                }
             }
         }
         // Everything up to there was read, or has expired. Before its first barrier a room is not complete at all.
