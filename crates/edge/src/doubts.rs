@@ -6,7 +6,9 @@
 //! what it had missed, and up to which doubt it has looked; whoever takes over a client of an edge that is gone reads
 //! just that again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod findings;
+
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +19,8 @@ use carillon_protocol::doubt::{Doubt, Findings, Lack};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names::{Class, Room};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
+use self::findings::{key, may_have_lived};
 use crate::delivery::session_cell;
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
@@ -31,19 +33,10 @@ use crate::session::Session;
 
 /// Doubts that are remembered for a namespace, and late rooms of this edge.
 const MOST: usize = 10_000;
-/// Where each edge writes that it lives.
-const ALIVE: &str = "alive.";
 /// Rooms that were left, and are remembered.
 const MOST_LEFT: usize = 100_000;
 /// Pause between two attempts to compare.
 const RETRY: Duration = Duration::from_millis(200);
-/// Pause between two looks at the findings of others.
-const LOOK: Duration = Duration::from_millis(50);
-/// In milliseconds: an edge that wrote nothing for so long was dead then. It writes that it lives every few seconds, and
-/// clocks differ a little.
-const SILENT: u64 = 15_000;
-/// For so long an edge that is silent is waited for: NATS may have been away.
-const HOPE: u64 = 60_000;
 /// A doubt comes at most so long after the events that it is about, unless NATS was away in between.
 const BEFORE: u64 = 60_000;
 
@@ -75,14 +68,6 @@ struct Returned {
     /// The sequence after which a delivery may be missing.
     after: u64,
     sessions: Vec<Arc<Session>>,
-}
-
-/// That an edge lives, beside its findings, which may be many.
-#[derive(Serialize, Deserialize)]
-struct Alive {
-    edge: EdgeId,
-    /// Milliseconds since 1970.
-    at: u64,
 }
 
 /// Whose word counts for a client that comes back.
@@ -317,99 +302,6 @@ impl Hub {
         }
     }
 
-    /// Returns the findings of all edges, once those that live have looked at a doubt. The time is left out where an
-    /// edge lives and has not looked.
-    async fn findings_of_all(
-        &self,
-        namespace: &Namespace,
-        doubt: u64,
-    ) -> Result<Vec<Findings>, HistoryError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut findings = loop {
-            let findings = self.read_findings(namespace).await?.to_vec();
-            let now = now();
-            let waits = |findings: &Findings| {
-                findings.through < doubt && findings.at.is_some_and(|at| at + HOPE >= now)
-            };
-            if !findings.iter().any(waits) {
-                return Ok(findings);
-            }
-            if Instant::now() >= deadline {
-                break findings;
-            }
-            tokio::time::sleep(LOOK).await;
-        };
-        let leases = self.bus.table(Bucket::Edges).entries().await?;
-        let living: HashSet<EdgeId> = leases.iter().filter_map(|(key, _)| key.parse().ok()).collect();
-        for findings in &mut findings {
-            if findings.edge.is_some_and(|edge| living.contains(&edge)) {
-                findings.at = None;
-            }
-        }
-        Ok(findings)
-    }
-
-    /// Reads the findings of all edges; who asks while others wait for the same shares what they get.
-    async fn read_findings(&self, namespace: &Namespace) -> Result<Arc<[Findings]>, HistoryError> {
-        let asked = Instant::now();
-        let mut read = namespace.doubts.findings.lock().await;
-        if let Some((begun, findings)) = &*read
-            && *begun >= asked
-        {
-            return Ok(Arc::clone(findings));
-        }
-        let begun = Instant::now();
-        let table = self.bus.table(Bucket::Cluster);
-        let entries = table.all(&key(namespace, "*")).await;
-        let entries = entries.map_err(|_| HistoryError::Away)?;
-        let alive = table
-            .all(&format!("{ALIVE}*"))
-            .await
-            .map_err(|_| HistoryError::Away)?;
-        let alive = alive
-            .iter()
-            .filter_map(|entry| serde_json::from_slice(&entry.value).ok());
-        let alive: HashMap<EdgeId, u64> = alive.map(|Alive { edge, at }| (edge, at)).collect();
-        let findings = entries.iter().map(|entry| {
-            let mut findings: Findings = serde_json::from_slice(&entry.value).unwrap_or_default();
-            let later = findings.edge.and_then(|edge| alive.get(&edge));
-            findings.at = findings.at.map(|at| at.max(later.copied().unwrap_or(0)));
-            findings
-        });
-        let findings: Arc<[Findings]> = findings.collect();
-        *read = Some((begun, Arc::clone(&findings)));
-        Ok(findings)
-    }
-
-    /// Writes down that this edge lives: whoever asks for its findings waits for them.
-    pub(crate) async fn write_alive(&self) {
-        let alive = Alive {
-            edge: self.id,
-            at: now(),
-        };
-        let value = serde_json::to_vec(&alive).expect("an id and a number are JSON");
-        let table = self.bus.table(Bucket::Cluster);
-        let key = format!("{ALIVE}{}", self.id);
-        if let Err(error) = table.put(&key, value.into(), Some(self.memory())).await {
-            tracing::debug!(%error, "that this edge lives cannot be written, the next time it will be");
-        }
-    }
-
-    /// Writes down that this edge has looked at every doubt up to a sequence, and what it had missed.
-    pub(crate) async fn write_findings(&self, namespace: &Namespace, through: u64) {
-        let memory = self.memory();
-        let findings = namespace.doubts.looked(self.id, through, memory);
-        let value = serde_json::to_vec(&findings).expect("findings are JSON");
-        let written = self
-            .bus
-            .table(Bucket::Cluster)
-            .put(&key(namespace, self.id.as_str()), value.into(), Some(memory))
-            .await;
-        if let Err(error) = written {
-            tracing::debug!(%error, "findings cannot be written, the next ones will be");
-        }
-    }
-
     /// Reads the doubts that came while nobody listened; all rooms were compared with the stream since.
     pub(crate) async fn catch_up_with_doubts(
         &self,
@@ -500,11 +392,6 @@ pub(crate) fn replay_within(session: &Session, events: &[Arc<Broadcast>], up_to:
     }
 }
 
-/// Returns whether an edge may have delivered something at a time, in milliseconds since 1970.
-fn may_have_lived(findings: &Findings, time: u64) -> bool {
-    findings.at.is_none_or(|at| at + SILENT >= time)
-}
-
 /// Holds the members of a room that came with an offset above a sequence.
 fn hold_returned(cell: &Arc<Cell>, after: u64) -> Option<Returned> {
     let state = cell.state.lock();
@@ -528,16 +415,9 @@ fn doubted_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Arc<Cell>> {
     }
 }
 
-/// The key of an edge's findings; the namespace's token may hold what a key may not.
-fn key(namespace: &Namespace, edge: &str) -> String {
-    use base64::Engine;
-
-    let name = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(namespace.name.as_str());
-    format!("findings.{name}.{edge}")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::findings::SILENT;
     use super::*;
 
     const MEMORY: Duration = Duration::from_secs(300);

@@ -1,0 +1,141 @@
+//! What edges have found, as the bucket CLUSTER keeps it, and whether they live.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carillon_bus::history::now;
+use carillon_bus::{Bucket, HistoryError};
+use carillon_protocol::doubt::Findings;
+use carillon_protocol::ids::EdgeId;
+use serde::{Deserialize, Serialize};
+
+use crate::hub::Hub;
+use crate::namespace::Namespace;
+use crate::repair::PATIENCE;
+
+/// Where each edge writes that it lives.
+const ALIVE: &str = "alive.";
+/// Pause between two looks at the findings of others.
+const LOOK: Duration = Duration::from_millis(50);
+/// In milliseconds: an edge that wrote nothing for so long was dead then. It writes that it lives every few seconds, and
+/// clocks differ a little.
+pub(super) const SILENT: u64 = 15_000;
+/// For so long an edge that is silent is waited for: NATS may have been away.
+const HOPE: u64 = 60_000;
+
+/// That an edge lives, beside its findings, which may be many.
+#[derive(Serialize, Deserialize)]
+struct Alive {
+    edge: EdgeId,
+    /// Milliseconds since 1970.
+    at: u64,
+}
+
+impl Hub {
+    /// Returns the findings of all edges, once those that live have looked at a doubt. The time is left out where an
+    /// edge lives and has not looked.
+    pub(super) async fn findings_of_all(
+        &self,
+        namespace: &Namespace,
+        doubt: u64,
+    ) -> Result<Vec<Findings>, HistoryError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut findings = loop {
+            let findings = self.read_findings(namespace).await?.to_vec();
+            let now = now();
+            let waits = |findings: &Findings| {
+                findings.through < doubt && findings.at.is_some_and(|at| at + HOPE >= now)
+            };
+            if !findings.iter().any(waits) {
+                return Ok(findings);
+            }
+            if Instant::now() >= deadline {
+                break findings;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        let leases = self.bus.table(Bucket::Edges).entries().await?;
+        let living: HashSet<EdgeId> = leases.iter().filter_map(|(key, _)| key.parse().ok()).collect();
+        for findings in &mut findings {
+            if findings.edge.is_some_and(|edge| living.contains(&edge)) {
+                findings.at = None;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Reads the findings of all edges; who asks while others wait for the same shares what they get.
+    async fn read_findings(&self, namespace: &Namespace) -> Result<Arc<[Findings]>, HistoryError> {
+        let asked = Instant::now();
+        let mut read = namespace.doubts.findings.lock().await;
+        if let Some((begun, findings)) = &*read
+            && *begun >= asked
+        {
+            return Ok(Arc::clone(findings));
+        }
+        let begun = Instant::now();
+        let table = self.bus.table(Bucket::Cluster);
+        let entries = table.all(&key(namespace, "*")).await;
+        let entries = entries.map_err(|_| HistoryError::Away)?;
+        let alive = table
+            .all(&format!("{ALIVE}*"))
+            .await
+            .map_err(|_| HistoryError::Away)?;
+        let alive = alive
+            .iter()
+            .filter_map(|entry| serde_json::from_slice(&entry.value).ok());
+        let alive: HashMap<EdgeId, u64> = alive.map(|Alive { edge, at }| (edge, at)).collect();
+        let findings = entries.iter().map(|entry| {
+            let mut findings: Findings = serde_json::from_slice(&entry.value).unwrap_or_default();
+            let later = findings.edge.and_then(|edge| alive.get(&edge));
+            findings.at = findings.at.map(|at| at.max(later.copied().unwrap_or(0)));
+            findings
+        });
+        let findings: Arc<[Findings]> = findings.collect();
+        *read = Some((begun, Arc::clone(&findings)));
+        Ok(findings)
+    }
+
+    /// Writes down that this edge lives: whoever asks for its findings waits for them.
+    pub(crate) async fn write_alive(&self) {
+        let alive = Alive {
+            edge: self.id,
+            at: now(),
+        };
+        let value = serde_json::to_vec(&alive).expect("an id and a number are JSON");
+        let table = self.bus.table(Bucket::Cluster);
+        let key = format!("{ALIVE}{}", self.id);
+        if let Err(error) = table.put(&key, value.into(), Some(self.memory())).await {
+            tracing::debug!(%error, "that this edge lives cannot be written, the next time it will be");
+        }
+    }
+
+    /// Writes down that this edge has looked at every doubt up to a sequence, and what it had missed.
+    pub(crate) async fn write_findings(&self, namespace: &Namespace, through: u64) {
+        let memory = self.memory();
+        let findings = namespace.doubts.looked(self.id, through, memory);
+        let value = serde_json::to_vec(&findings).expect("findings are JSON");
+        let written = self
+            .bus
+            .table(Bucket::Cluster)
+            .put(&key(namespace, self.id.as_str()), value.into(), Some(memory))
+            .await;
+        if let Err(error) = written {
+            tracing::debug!(%error, "findings cannot be written, the next ones will be");
+        }
+    }
+}
+
+/// Returns whether an edge may have delivered something at a time, in milliseconds since 1970.
+pub(super) fn may_have_lived(findings: &Findings, time: u64) -> bool {
+    findings.at.is_none_or(|at| at + SILENT >= time)
+}
+
+/// The key of an edge's findings; the namespace's token may hold what a key may not.
+pub(super) fn key(namespace: &Namespace, edge: &str) -> String {
+    use base64::Engine;
+
+    let name = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(namespace.name.as_str());
+    format!("findings.{name}.{edge}")
+}
