@@ -8,7 +8,8 @@
 
 mod findings;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,8 +32,10 @@ use crate::repair::PATIENCE;
 use crate::room::Cell;
 use crate::session::Session;
 
-/// Doubts that are remembered for a namespace, and late rooms of this edge.
+/// Doubts that are remembered for a namespace.
 const MOST: usize = 10_000;
+/// What this edge had missed, as it is remembered one by one: all of it is one message of NATS.
+const MOST_LATE: usize = 2_000;
 /// Rooms that were left, and are remembered.
 const MOST_LEFT: usize = 100_000;
 /// Pause between two attempts to compare.
@@ -52,14 +55,24 @@ pub(crate) struct Doubts {
 struct Known {
     /// By sequence, with the time at which this edge learnt of it.
     doubts: BTreeMap<u64, (Instant, Arc<Doubt>)>,
-    /// Sequences of doubts that this edge has not looked at.
-    waiting: Vec<u64>,
+    waiting: Waiting,
     /// Every doubt up to this sequence is known.
     read: u64,
     through: u64,
-    late: Vec<(Instant, Lack)>,
+    late: VecDeque<(Instant, Lack)>,
     /// Rooms that nobody here is in any more, with how far each was complete.
     left: HashMap<Room, (Instant, u64)>,
+}
+
+/// Doubts that this edge has not looked at.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    /// Each with the sequence after which a delivery may be missing.
+    rooms: BTreeMap<Room, u64>,
+    /// The rooms of this edge among them: each is held once, however many doubts name it.
+    cells: HashMap<Room, Arc<Cell>>,
+    /// The sequence of the last doubt.
+    through: u64,
 }
 
 /// Members of a room in doubt that came with an offset above a doubted event; they are held.
@@ -78,45 +91,64 @@ pub(crate) enum Former<'a> {
     Any,
 }
 
+impl Known {
+    /// Remembers what this edge had missed.
+    fn note(&mut self, lack: Lack) {
+        let now = Instant::now();
+        if self.late.len() >= MOST_LATE {
+            let same_room = |(_, known): &&mut (Instant, Lack)| known.room == lack.room;
+            if let Some((since, known)) = self.late.iter_mut().rfind(same_room) {
+                *since = now;
+                return known.widen(&lack);
+            }
+            self.late.pop_front();
+        }
+        self.late.push_back((now, lack));
+    }
+}
+
 impl Doubts {
-    /// Takes a doubt to be looked at.
-    pub(crate) fn add(&self, sequence: u64, doubt: Arc<Doubt>) {
+    /// Takes a doubt to be looked at, with the rooms of this edge that it names; returns those that are to be held for
+    /// it.
+    fn add(&self, sequence: u64, doubt: Arc<Doubt>, cells: Vec<Arc<Cell>>) -> Vec<Arc<Cell>> {
         let mut known = self.known.lock();
+        let waiting = &mut known.waiting;
+        waiting.through = waiting.through.max(sequence);
+        for (room, after) in &doubt.rooms {
+            let lowest = waiting.rooms.entry(room.clone()).or_insert(*after);
+            *lowest = (*after).min(*lowest);
+        }
+        let mut fresh = cells;
+        fresh.retain(|cell| match waiting.cells.entry(cell.room.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(cell));
+                true
+            }
+            Entry::Occupied(_) => false,
+        });
         known.doubts.insert(sequence, (Instant::now(), doubt));
-        known.waiting.push(sequence);
         while known.doubts.len() > MOST {
             known.doubts.pop_first();
         }
+        fresh
     }
 
-    /// Takes what was not looked at yet: the rooms, and the highest sequence.
-    pub(crate) fn take_waiting(&self) -> Option<(BTreeMap<Room, u64>, u64)> {
-        let mut known = self.known.lock();
-        let waiting = std::mem::take(&mut known.waiting);
-        let through = *waiting.iter().max()?;
-        let mut rooms = BTreeMap::new();
-        for (_, doubt) in waiting.iter().filter_map(|sequence| known.doubts.get(sequence)) {
-            for (room, after) in &doubt.rooms {
-                let lowest = rooms.entry(room.clone()).or_insert(*after);
-                *lowest = (*after).min(*lowest);
-            }
-        }
-        Some((rooms, through))
+    /// Takes what was not looked at yet.
+    fn take_waiting(&self) -> Option<Waiting> {
+        let waiting = std::mem::take(&mut self.known.lock().waiting);
+        (!waiting.rooms.is_empty()).then_some(waiting)
     }
 
     /// Notes what this edge had missed in a room.
     pub(crate) fn found(&self, lack: Lack) {
-        let mut known = self.known.lock();
-        if known.late.len() < MOST {
-            known.late.push((Instant::now(), lack));
-        }
+        self.known.lock().note(lack);
     }
 
     /// Notes that nobody here is in a room any more; it was complete up to a sequence.
     pub(crate) fn left(&self, room: &Room, complete: Option<u64>) {
         let Some(complete) = complete else { return };
         let mut known = self.known.lock();
-        if known.left.len() < MOST_LEFT {
+        if known.left.len() < MOST_LEFT || known.left.contains_key(room) {
             known.left.insert(room.clone(), (Instant::now(), complete));
         }
     }
@@ -134,9 +166,7 @@ impl Doubts {
                 up_to: through,
                 proof: through,
             };
-            if known.late.len() < MOST {
-                known.late.push((Instant::now(), lack));
-            }
+            known.note(lack);
         }
     }
 
@@ -181,25 +211,27 @@ impl Doubts {
 impl Hub {
     /// Takes a doubt from the delivery link: its rooms are held until they have been compared with the stream.
     pub(crate) fn doubted(self: &Arc<Self>, namespace: &Arc<Namespace>, sequence: u64, doubt: Doubt) {
-        for room in doubt.rooms.keys() {
-            if let Some(cell) = doubted_cell(namespace, room) {
-                cell.state.lock().suspend();
-            }
+        let cells = doubt
+            .rooms
+            .keys()
+            .filter_map(|room| doubted_cell(namespace, room));
+        let cells = cells.collect();
+        for cell in namespace.doubts.add(sequence, Arc::new(doubt), cells) {
+            cell.state.lock().suspend();
         }
-        namespace.doubts.add(sequence, Arc::new(doubt));
         self.doubtful.notify_one();
     }
 
     /// Looks at the doubts that came, and writes down what was found.
     pub(crate) async fn look_at_doubts(self: &Arc<Self>) {
         for namespace in self.namespaces() {
-            while let Some((rooms, through)) = namespace.doubts.take_waiting() {
-                namespace.doubts.look_at_left(&rooms, through);
-                let returned = self.settle(namespace, &rooms).await;
-                self.write_findings(namespace, through).await;
+            while let Some(waiting) = namespace.doubts.take_waiting() {
+                namespace.doubts.look_at_left(&waiting.rooms, waiting.through);
+                let returned = self.settle(namespace, &waiting).await;
+                self.write_findings(namespace, waiting.through).await;
                 if !returned.is_empty() {
                     let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
-                    tokio::spawn(async move { hub.give_again(&namespace, returned, through).await });
+                    tokio::spawn(async move { hub.give_again(&namespace, returned, waiting.through).await });
                 }
             }
         }
@@ -207,15 +239,8 @@ impl Hub {
 
     /// Compares rooms with their streams, delivers what is missing, and lets their members go on, but for those who
     /// came with an offset above a doubted event.
-    async fn settle(
-        self: &Arc<Self>,
-        namespace: &Arc<Namespace>,
-        rooms: &BTreeMap<Room, u64>,
-    ) -> Vec<Returned> {
-        let cells: Vec<Arc<Cell>> = rooms
-            .keys()
-            .filter_map(|room| doubted_cell(namespace, room))
-            .collect();
+    async fn settle(self: &Arc<Self>, namespace: &Arc<Namespace>, waiting: &Waiting) -> Vec<Returned> {
+        let cells: Vec<Arc<Cell>> = waiting.cells.values().cloned().collect();
         let mut compared = pin!(self.compare_in_doubt(namespace, &cells));
         let lasts = match tokio::time::timeout(PATIENCE, &mut compared).await {
             Ok(lasts) => lasts,
@@ -229,7 +254,7 @@ impl Hub {
         };
         let returned = cells
             .iter()
-            .filter_map(|cell| hold_returned(cell, rooms[&cell.room]));
+            .filter_map(|cell| hold_returned(cell, waiting.rooms[&cell.room]));
         let returned = returned.collect();
         let checks = cells.iter().map(|cell| {
             let last = lasts.get(&cell.room).copied().unwrap_or(0);
@@ -452,7 +477,7 @@ mod tests {
         let doubt = Doubt {
             rooms: [(room("a"), 5)].into(),
         };
-        doubts.add(20, Arc::new(doubt));
+        assert!(doubts.add(20, Arc::new(doubt), Vec::new()).is_empty());
         let lacks = |at: Option<u64>, through: u64| {
             let findings = Findings {
                 at,

@@ -47,6 +47,13 @@ impl Lack {
         self.after < offset && offset < self.proof
     }
 
+    /// Takes another lack of the same room into this one, with what lies between them.
+    pub fn widen(&mut self, other: &Self) {
+        self.after = self.after.min(other.after);
+        self.up_to = self.up_to.max(other.up_to);
+        self.proof = self.proof.max(other.proof);
+    }
+
     /// Returns whether it is about an event.
     pub fn covers(&self, room: &Room, sequence: u64) -> bool {
         self.room == *room && self.after < sequence && sequence <= self.up_to

@@ -1,7 +1,7 @@
 //! Where a client stands in the history of its namespace.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use carillon_protocol::doubt::Lack;
@@ -30,6 +30,8 @@ pub(super) struct Cursor {
     pub(super) verified: u64,
     /// What was sent after a higher sequence, or what the client may lack from before it came here.
     pub(super) late: Vec<Lack>,
+    /// What the client was sent from below the offset with which it came: several doubts may name the same event.
+    pub(super) replayed_below: Option<Box<BTreeSet<u64>>>,
     /// Signals are delivered.
     pub(super) open: bool,
     /// Lists of rooms of which the client got a signal, the latest last.
@@ -54,11 +56,7 @@ impl Cursor {
             .iter_mut()
             .rfind(|known| full && known.room == late.room)
         {
-            Some(known) => {
-                known.after = known.after.min(late.after);
-                known.up_to = known.up_to.max(late.up_to);
-                known.proof = known.proof.max(late.proof);
-            }
+            Some(known) => known.widen(&late),
             None => self.late.push(late),
         }
     }

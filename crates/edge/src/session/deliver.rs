@@ -196,10 +196,14 @@ impl Session {
         });
     }
 
-    /// Adds an event of the history to what waits; the session must be held.
+    /// Adds an event of the history to what waits, unless the client was sent it again before; the session must be held.
     pub(crate) fn replay(&self, sequence: u64, broadcast: &Arc<Broadcast>) {
-        if !broadcast.excludes(self.sid.as_str()) {
-            self.cursor.lock().hold(sequence, broadcast, false);
+        if broadcast.excludes(self.sid.as_str()) {
+            return;
+        }
+        let mut cursor = self.cursor.lock();
+        if sequence > self.resumed() || cursor.replayed_below.get_or_insert_default().insert(sequence) {
+            cursor.hold(sequence, broadcast, false);
         }
     }
 

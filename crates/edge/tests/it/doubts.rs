@@ -151,6 +151,9 @@ async fn who_changed_its_edge_before_a_doubt_gets_what_the_former_one_lacked() {
     move_to(&client, &second).await;
     stage.doubt("user:42", sequence - 1).await;
     client.next_event("undelivered").await;
+    // A publisher may doubt the same event again.
+    let doubt = stage.doubt("user:42", sequence - 1).await;
+    stage.looked_at(doubt).await;
     stage.ends_without(&client, "undelivered").await;
 }
 
@@ -178,4 +181,16 @@ async fn a_plain_client_gets_what_its_dead_edge_did_not_look_at() {
     resumed.assert_no_message("another copy", |message| {
         message["event"] == "undelivered" || message["event"] == "later"
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubts_that_come_together_hold_their_room_once() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let client = stage.sio(&edge, "42").await;
+    let sequence = stage.publish("user:42", "doubted", json!({})).await;
+    client.next_event("doubted").await;
+    let doubts = (0..20).map(|_| stage.doubt("user:42", sequence - 1));
+    futures_util::future::join_all(doubts).await;
+    stage.ends_without(&client, "doubted").await;
 }
