@@ -364,7 +364,9 @@ impl Drop for Undo<'_> {
                 complete: None,
                 late: Vec::new(),
             };
-            tokio::spawn(async move { session.keeper.finish(&hub, last).await });
+            self.hub
+                .closings
+                .spawn(async move { session.keeper.finish(&hub, last).await });
         }
     }
 }

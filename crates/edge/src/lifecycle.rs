@@ -49,9 +49,11 @@ impl Hub {
         self.tell(session, "$disconnect", data, Map::new(), Some(id));
     }
 
-    /// Tells that a connection joined or left a room.
-    pub(crate) fn tell_room(self: &Arc<Self>, session: &Arc<Session>, event: &str, room: &Room) {
-        self.tell(session, event, json!({ "room": room }), Map::new(), None);
+    /// Tells that a connection joined or left a room; automatic rooms are not told.
+    pub(crate) async fn tell_room(self: &Arc<Self>, session: &Arc<Session>, event: &str, room: &Room) {
+        if !session.keeper.is_automatic(room).await {
+            self.tell(session, event, json!({ "room": room }), Map::new(), None);
+        }
     }
 
     fn tell(

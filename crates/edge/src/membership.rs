@@ -12,6 +12,7 @@ use crate::doubts::Former;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::record::RecordError;
+use crate::room::State;
 use crate::session::Session;
 
 impl Hub {
@@ -36,26 +37,22 @@ impl Hub {
                 .subscribe(id, &self.bus.subjects().delivery(&namespace.name, room));
             id
         });
-        {
+        let begin = |state: &mut State| state.members.get_mut(session).map(|member| member.from);
+        let known = {
             let mut state = cell.state.lock();
-            let from = state.complete.unwrap_or(u64::MAX);
-            if !state.members.add(session, from) || state.complete.is_some() {
-                let from = state.members.get_mut(session).map_or(from, |member| member.from);
-                if from != u64::MAX {
-                    return from;
-                }
+            let complete = state.complete.unwrap_or(u64::MAX);
+            state.members.add(session, complete);
+            begin(&mut state).filter(|from| *from != u64::MAX)
+        };
+        let from = match known {
+            Some(from) => from,
+            None => {
+                let entering = (Arc::clone(&cell), Arc::clone(session));
+                let barrier = namespace.pass_barrier(self, Some(entering)).await;
+                begin(&mut cell.state.lock()).unwrap_or(barrier)
             }
-        }
-        let from = namespace
-            .pass_barrier(self, Some((Arc::clone(&cell), Arc::clone(session))))
-            .await;
-        let from = cell
-            .state
-            .lock()
-            .members
-            .get_mut(session)
-            .map_or(from, |member| member.from);
-        // A session that ended while it waited was not a member yet when it was cleaned up.
+        };
+        // A session that has ended may have been cleaned up before it was a member.
         if session.has_ended() {
             self.exit(session, room);
         }
@@ -91,7 +88,7 @@ impl Hub {
             .keeper
             .change(self, |record| {
                 record.left.retain(|left| left != room);
-                if !record.automatic.contains(room) {
+                if !record.is_automatic(room) {
                     record.rooms.entry(room.clone()).or_insert(from);
                 }
             })
@@ -100,7 +97,7 @@ impl Hub {
             self.exit(session, room);
             return Err(error);
         }
-        self.tell_room(session, "$join", room);
+        self.tell_room(session, "$join", room).await;
         Ok(())
     }
 
@@ -121,7 +118,7 @@ impl Hub {
                 }
             })
             .await?;
-        self.tell_room(session, "$leave", room);
+        self.tell_room(session, "$leave", room).await;
         Ok(true)
     }
 

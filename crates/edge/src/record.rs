@@ -6,6 +6,7 @@ use std::time::Duration;
 use carillon_bus::{Bucket, Table, TableError};
 use carillon_protocol::doubt::Lack;
 use carillon_protocol::ids::Sid;
+use carillon_protocol::names::Room;
 use carillon_protocol::session::{Record, State};
 use tokio::sync::Mutex;
 
@@ -77,15 +78,23 @@ impl Keeper {
         kept.as_ref().map(|kept| (kept.record.clone(), kept.revision))
     }
 
+    /// Returns whether the session is in a room from the start, unless it has left it.
+    pub(crate) async fn is_automatic(&self, room: &Room) -> bool {
+        let kept = self.kept.lock().await;
+        kept.as_ref().is_some_and(|kept| kept.record.is_automatic(room))
+    }
+
     /// Changes the record and writes it.
     pub(crate) async fn change(&self, hub: &Hub, change: impl Fn(&mut Record)) -> Result<(), RecordError> {
         let mut kept = self.kept.lock().await;
         let kept = kept.as_mut().ok_or(RecordError::Fenced)?;
-        change(&mut kept.record);
-        self.write(hub, kept, &change, None).await
+        let written = self.write(hub, kept, &change, None);
+        tokio::time::timeout(PATIENCE, written)
+            .await
+            .unwrap_or(Err(RecordError::Away))
     }
 
-    /// Writes the record for the last time: the transport is gone.
+    /// Writes the record for the last time, since the transport is gone; tries until the edge stops.
     pub(crate) async fn finish(&self, hub: &Hub, last: Last) -> Result<(), RecordError> {
         let Some(mut kept) = self.kept.lock().await.take() else {
             return Err(RecordError::Fenced);
@@ -96,7 +105,6 @@ impl Keeper {
             record.complete = last.complete;
             record.late.clone_from(&last.late);
         };
-        change(&mut kept.record);
         let ttl = (last.state == State::Ended).then_some(ENDED_TTL);
         self.write(hub, &mut kept, &change, ttl).await
     }
@@ -106,6 +114,7 @@ impl Keeper {
         self.kept.lock().await.take();
     }
 
+    /// Writes the record as it is changed, and keeps it so once that is done.
     async fn write(
         &self,
         hub: &Hub,
@@ -114,11 +123,12 @@ impl Keeper {
         ttl: Option<Duration>,
     ) -> Result<(), RecordError> {
         let table = hub.bus.table(Bucket::Sessions);
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            match put(&table, self.sid, &kept.record, kept.revision, ttl).await {
+        while !hub.stop.is_cancelled() {
+            let mut record = kept.record.clone();
+            change(&mut record);
+            match put(&table, self.sid, &record, kept.revision, ttl).await {
                 Ok(revision) => {
-                    kept.revision = revision;
+                    *kept = Kept { record, revision };
                     return Ok(());
                 }
                 Err(TableError::Conflict) => match read(&table, self.sid).await {
@@ -128,8 +138,7 @@ impl Keeper {
                     {
                         record.state = State::Live;
                         record.gone = None;
-                        change(&mut record);
-                        (kept.record, kept.revision) = (record, revision);
+                        *kept = Kept { record, revision };
                         continue;
                     }
                     Ok(_) => return Err(RecordError::Fenced),
@@ -137,11 +146,9 @@ impl Keeper {
                 },
                 Err(error) => tracing::debug!(%error, sid = %self.sid, "record cannot be written yet"),
             }
-            if tokio::time::Instant::now() > deadline {
-                return Err(RecordError::Away);
-            }
             tokio::time::sleep(Duration::from_millis(100).mul_f64(0.5 + fastrand::f64())).await;
         }
+        Err(RecordError::Away)
     }
 
     /// Checks that the session is still this edge's, and closes it otherwise.

@@ -112,6 +112,15 @@ impl Record {
         rooms.into_iter()
     }
 
+    /// Returns whether the session is in a room from the start, unless it has left it.
+    pub fn is_automatic(&self, room: &Room) -> bool {
+        let is_own = self
+            .user
+            .as_deref()
+            .is_some_and(|user| Room::of_user(user) == *room);
+        is_own || *room == Room::all() || self.automatic.contains(room)
+    }
+
     /// Returns the sequence of the offset that a client shows: without one it heard nothing since the start.
     pub fn shown(&self, offset: Option<&str>) -> u64 {
         let offset = offset.and_then(|text| text.parse::<Offset>().ok());
