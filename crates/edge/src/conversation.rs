@@ -112,10 +112,16 @@ impl Conversation {
 
     /// Ends every session: the transport is gone.
     pub(crate) async fn end(self: &Arc<Self>, reason: &str) {
-        for session in self.sessions() {
-            self.hub.close_session(&session, reason, true).await;
+        // Whoever is still on the way into a namespace finds no place there any more.
+        self.client.close(Closing {
+            code: 1000,
+            reason: reason.to_owned(),
+            flush: false,
+        });
+        let slots = std::mem::take(&mut *self.namespaces.lock());
+        for session in slots.values().filter_map(Slot::session) {
+            self.hub.close_session(session, reason, true).await;
         }
-        self.namespaces.lock().clear();
     }
 
     async fn packet(self: &Arc<Self>, packet: Packet<'static>) -> Result<(), Closing> {
@@ -161,17 +167,12 @@ impl Conversation {
         arguments: &Arguments<'_>,
     ) -> Result<(), Closing> {
         let payload = arguments.to_payload();
-        if name == "auth:refresh" {
+        let outcome = if name == "auth:refresh" {
             let answered = self.hub.refresh(session, &payload).await;
-            self.finish(
-                session,
-                id,
-                name,
-                answered.map(|payload| Answer::Reply { payload, event: None }),
-            );
-            return Ok(());
-        }
-        let outcome = self.hub.on_event(session, name, &payload, id.is_some()).await;
+            answered.map(|payload| Answer::Reply { payload, event: None })
+        } else {
+            self.hub.on_event(session, name, &payload, id.is_some()).await
+        };
         let abuse = matches!(&outcome, Err(refusal) if refusal.abuse);
         match outcome {
             Ok(Answer::Backend { event, payload }) => {

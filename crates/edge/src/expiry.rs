@@ -85,6 +85,9 @@ impl Hub {
                 continue;
             };
             if now >= expires_at.saturating_add(leeway) {
+                if session.client.closing().is_some() {
+                    continue;
+                }
                 session.emit_error(&refusal("token_expired", "the token has expired"), "");
                 // The transport is closed, since a client that was disconnected would not come back by itself.
                 session.client.close(Closing {

@@ -23,6 +23,9 @@ impl Conversation {
         };
         {
             let mut namespaces = self.namespaces.lock();
+            if self.client.closing().is_some() {
+                return Ok(());
+            }
             if namespaces
                 .get(&name)
                 .is_some_and(|slot| slot.session().is_none_or(|session| !session.has_ended()))
