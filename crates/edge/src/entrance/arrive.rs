@@ -71,7 +71,8 @@ impl Hub {
                 Ok(()) => {}
                 Err(RecordError::Fenced) if done == 0 => return Err(NotMoved::Unchanged),
                 Err(_) => {
-                    arriving.give_back(done).await;
+                    // This one may have been written too; where it was not, giving it back changes nothing.
+                    arriving.give_back(done + 1).await;
                     return Err(NotMoved::Broken);
                 }
             }

@@ -108,6 +108,9 @@ impl Hub {
     ) -> Result<Option<(Record, u64)>, Refused> {
         let table = self.bus.table(Bucket::Sessions);
         let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX);
+        // A former owner tells what it knows once, and then has forgotten the session.
+        let mut late = Vec::new();
+        let mut unsure = Vec::new();
         loop {
             let (mut record, revision) = match record::read(&table, sid).await {
                 Ok(Some(read)) => read,
@@ -137,10 +140,16 @@ impl Hub {
             let shown = record.shown(offset);
             let stopped = self.stop_owner(&record, takeover).await;
             record.unsure.retain(|(_, left_at)| *left_at >= shown);
-            if stopped.as_ref().is_none_or(|stopped| stopped.unsure) {
-                record.unsure.push((record.owner, shown));
+            let stopped = stopped.unwrap_or(TakenOver {
+                unsure: true,
+                ..TakenOver::default()
+            });
+            late.extend(stopped.late);
+            if stopped.unsure && !unsure.contains(&record.owner) {
+                unsure.push(record.owner);
             }
-            record.late.extend(stopped.unwrap_or_default().late);
+            record.unsure.extend(unsure.iter().map(|edge| (*edge, shown)));
+            record.late.extend(late.iter().cloned());
             record.late.retain(|lack| lack.concerns(shown));
             record.owner = self.id;
             record.state = State::Live;
