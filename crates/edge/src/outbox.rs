@@ -62,7 +62,6 @@ impl Outbox {
 
     /// Sends a chunk, or queues it.
     pub(crate) fn push(&mut self, chunk: Chunk, overflow: Overflow) -> Sent {
-        let mut chunk = chunk;
         if self.queue.is_empty()
             && !self.corked
             && let Sink::Socket(socket) = &self.sink
@@ -79,7 +78,7 @@ impl Outbox {
             // An error shows when the connection's task reads.
             let _ = self.write();
         }
-        if self.bytes + chunk.bytes.len() > self.limit && !self.make_room(&mut chunk, overflow) {
+        if !self.fits(&chunk) && !self.make_room(&chunk, overflow) {
             return Sent::Overflow;
         }
         self.bytes += chunk.bytes.len();
@@ -87,15 +86,21 @@ impl Outbox {
         if self.corked { Sent::Done } else { Sent::Waiting }
     }
 
+    /// Returns whether a chunk may join what waits. A single one always may: part of it may have left already, and whoever
+    /// recovers would meet it again.
+    fn fits(&self, chunk: &Chunk) -> bool {
+        self.queue.is_empty() || self.bytes + chunk.bytes.len() <= self.limit
+    }
+
     /// Drops queued events as the namespace says; `false` where nothing may be dropped.
-    fn make_room(&mut self, chunk: &mut Chunk, overflow: Overflow) -> bool {
+    fn make_room(&mut self, chunk: &Chunk, overflow: Overflow) -> bool {
         let Some(room) = chunk.droppable else { return false };
         // The first chunk may be half written.
         let first = usize::from(self.written > 0);
         match overflow {
             Overflow::CloseAndRecover => false,
             Overflow::DropOldest => {
-                while self.bytes + chunk.bytes.len() > self.limit {
+                while !self.fits(chunk) {
                     let oldest =
                         (first..self.queue.len()).find(|&index| self.queue[index].droppable.is_some());
                     let Some(removed) = oldest.and_then(|index| self.queue.remove(index)) else {
@@ -116,7 +121,7 @@ impl Outbox {
                         index += 1;
                     }
                 }
-                self.bytes + chunk.bytes.len() <= self.limit
+                self.fits(chunk)
             }
         }
     }
@@ -226,6 +231,20 @@ mod tests {
         assert_eq!(fill(Overflow::CloseAndRecover).0[3], Sent::Overflow);
         assert_eq!(fill(Overflow::DropOldest).1, [2, 1, 1]);
         assert_eq!(fill(Overflow::LatestOnly).1, [2, 1]);
+    }
+
+    #[test]
+    fn a_chunk_larger_than_the_queue_passes_alone() {
+        for overflow in [
+            Overflow::CloseAndRecover,
+            Overflow::DropOldest,
+            Overflow::LatestOnly,
+        ] {
+            let mut outbox = Outbox::new(Sink::Pull, 100);
+            assert_eq!(outbox.push(chunk(500, 1), overflow), Sent::Waiting);
+            outbox.push(chunk(600, 1), overflow);
+            assert_eq!(outbox.take(usize::MAX).len(), 1, "never two");
+        }
     }
 
     #[test]
