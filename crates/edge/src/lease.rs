@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use carillon_bus::{Bucket, TableError};
 use carillon_protocol::session::Lease;
+use futures_util::StreamExt;
 
 use crate::hub::Hub;
+
+/// Sessions that are confirmed at once.
+const AT_ONCE: usize = 64;
 
 /// The age of a lease.
 pub(crate) struct Clock {
@@ -19,6 +23,8 @@ pub(crate) struct Clock {
     ttl: Duration,
     /// Milliseconds after `begun` at which the last renewal was sent.
     renewed: AtomicU64,
+    /// How often the lease was renewed after its time to live.
+    lapses: AtomicU64,
     /// Deliveries are held because the lease went stale.
     stale: AtomicBool,
 }
@@ -29,19 +35,25 @@ impl Clock {
             begun: Instant::now(),
             ttl,
             renewed: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             stale: AtomicBool::new(false),
         }
     }
 
     /// Returns whether the lease is older than its time to live.
     pub(crate) fn is_stale(&self) -> bool {
-        self.begun
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.renewed.load(Ordering::Relaxed)))
-            > self.ttl
+        self.is_stale_at(Instant::now())
+    }
+
+    fn is_stale_at(&self, now: Instant) -> bool {
+        let renewed = Duration::from_millis(self.renewed.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.begun).saturating_sub(renewed) > self.ttl
     }
 
     fn renew(&self, sent: Instant) {
+        if self.is_stale() {
+            self.lapses.fetch_add(1, Ordering::Relaxed);
+        }
         let age = sent.saturating_duration_since(self.begun);
         self.renewed.store(
             u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
@@ -123,18 +135,36 @@ impl Hub {
                 () = self.stop.cancelled() => return,
                 () = self.unconfirmed.notified() => {}
             }
+            if self.stop.run_until_cancelled(self.confirm_all()).await.is_none() {
+                return;
+            }
+            self.lease_is_confirmed();
+        }
+    }
+
+    /// Confirms every session under a lease that has not lapsed meanwhile.
+    async fn confirm_all(self: &Arc<Self>) {
+        loop {
             while self.lease.is_stale() {
                 if self.renew_lease(0).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
-            for namespace in self.namespaces() {
-                for session in namespace.sessions() {
+            let lapses = self.lease.lapses.load(Ordering::Relaxed);
+            let sessions = self
+                .namespaces()
+                .iter()
+                .flat_map(|namespace| namespace.sessions());
+            let sessions: Vec<_> = sessions.collect();
+            futures_util::stream::iter(sessions)
+                .for_each_concurrent(AT_ONCE, |session| async move {
                     // A session that somebody else has taken over closes itself.
-                    session.keeper.confirm(&self, &session).await;
-                }
+                    session.keeper.confirm(self, &session).await;
+                })
+                .await;
+            if self.lease.lapses.load(Ordering::Relaxed) == lapses && !self.lease.is_stale() {
+                return;
             }
-            self.lease_is_confirmed();
         }
     }
 }
@@ -145,12 +175,13 @@ mod tests {
 
     #[test]
     fn a_lease_is_fresh_for_its_time_to_live() {
-        let clock = Clock::new(Duration::from_secs(60));
-        assert!(!clock.is_stale());
-        let clock = Clock {
-            ttl: Duration::ZERO,
-            ..Clock::new(Duration::ZERO)
-        };
-        assert!(clock.is_stale() || clock.begun.elapsed().is_zero());
+        let ttl = Duration::from_secs(60);
+        let clock = Clock::new(ttl);
+        let begun = clock.begun;
+        assert!(!clock.is_stale_at(begun + ttl));
+        assert!(clock.is_stale_at(begun + ttl + Duration::from_millis(1)));
+        clock.renew(begun + Duration::from_secs(30));
+        assert!(!clock.is_stale_at(begun + ttl + Duration::from_secs(30)));
+        assert!(clock.is_stale_at(begun + ttl + Duration::from_secs(31)));
     }
 }
