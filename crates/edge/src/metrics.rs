@@ -21,7 +21,7 @@ const SURPLUS: &str = "edge_connections_surplus";
 const RELEASED: &str = "edge_connections_released_total";
 
 /// Codes that are counted by their name.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "slow_client",
     "repair_timeout",
     "rate_limited",
@@ -46,6 +46,7 @@ const KNOWN: [&str; 24] = [
     "bad_room",
     "not_member",
     "overloaded",
+    "lifecycle_dropped",
 ];
 
 /// Describes every metric of the edge; the main ones are there from the start, so that a rate can be told of the first.
@@ -99,7 +100,13 @@ pub(crate) fn opened(transport: Transport) {
 
 pub(crate) fn closed(transport: Transport, code: u16) {
     gauge!(CONNECTIONS, "transport" => transport.as_str()).decrement(1.0);
-    counter!(CLOSED, "code" => code.to_string()).increment(1);
+    // Clients choose from there on as they like.
+    let code = if code < 3000 {
+        code.to_string()
+    } else {
+        "other".to_owned()
+    };
+    counter!(CLOSED, "code" => code).increment(1);
 }
 
 /// Counts a connection that changed its transport.

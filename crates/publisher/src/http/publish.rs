@@ -233,13 +233,13 @@ impl Api {
             IntakeError::Away => Problem::unavailable("NATS did not take the event in time", 2),
             IntakeError::TooLarge => Problem::too_large("the event does not fit into a message"),
         })?;
+        metrics::accepted("http", stored.len() as u64);
         let mut published = durable.into_iter().zip(stored);
         loop {
             let some: Vec<_> = published.by_ref().take(RECEIPTS).collect();
             if some.is_empty() {
                 return Ok(results);
             }
-            metrics::accepted("http", some.len() as u64);
             let receipts = some
                 .into_iter()
                 .map(|((index, outgoing), stored)| self.complete(index, outgoing, stored));
