@@ -169,6 +169,7 @@ impl Follower {
         metrics::offline_pending(events.last().map_or(0, |event| event.pending));
         let at = Instant::now() + self.router.config.offline_margin;
         let seen = events.last().map(|event| event.sequence);
+        let mut heard = Vec::new();
         let mut missed = Vec::new();
         for event in &events {
             let Ok(address) = self.router.bus.subjects().read_classed("event", &event.subject) else {
@@ -176,7 +177,7 @@ impl Follower {
             };
             let Some(user) = address.room.user() else { continue };
             if self.is_heard(&address.namespace, user, event.sequence, event.time) {
-                self.heard.push_back(Heard {
+                heard.push(Heard {
                     at,
                     namespace: address.namespace.clone(),
                     user: user.to_owned(),
@@ -203,6 +204,8 @@ impl Follower {
         while let Some(copied) = copies.next().await {
             copied?;
         }
+        // What failed before comes again as a whole.
+        self.heard.extend(heard);
         self.seen = seen.or(self.seen);
         Ok(())
     }
