@@ -121,10 +121,13 @@ impl Record {
         is_own || *room == Room::all() || self.automatic.contains(room)
     }
 
-    /// Returns the sequence of the offset that a client shows: without one it heard nothing since the start.
+    /// Returns the sequence of the offset that a client shows, or the start where it has heard nothing since: a stock
+    /// client goes on showing the offset of an earlier session, or of an earlier stream.
     pub fn shown(&self, offset: Option<&str>) -> u64 {
         let offset = offset.and_then(|text| text.parse::<Offset>().ok());
-        offset.map_or(self.start, |offset| offset.sequence)
+        offset
+            .filter(|offset| offset.epoch == self.epoch)
+            .map_or(self.start, |offset| offset.sequence.max(self.start))
     }
 
     /// Returns whether a client may come back to the session.

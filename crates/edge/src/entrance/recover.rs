@@ -1,6 +1,5 @@
 //! Recovering a session: its owner stops, its record changes hands, and what its client missed is read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use carillon_protocol::message::{TakenOver, Takeover};
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{Record, State};
+use futures_util::future::join_all;
 
 use super::{Entry, Opened, Refused, Undo};
 use crate::doubts::Former;
@@ -39,7 +39,6 @@ impl Hub {
             return Ok(None);
         };
         let after = taken.shown(offset);
-        let joined = std::mem::take(&mut taken.rooms);
         taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
         let keeper = Keeper::new(sid, taken.clone(), revision);
         let session = self.register(sid, entry, keeper);
@@ -54,21 +53,28 @@ impl Hub {
             armed: true,
         };
         let mut rooms: Vec<(Room, u64)> = taken.heard(sid).map(|room| (room, after)).collect();
-        let mut kept = BTreeMap::new();
-        for (room, from) in joined {
-            if taken.ordered.contains(&room) || self.may_join(&session, &room).await.is_ok() {
+        // All rules at once: each backend that is asked may take its time.
+        let asked = taken.rooms.iter().map(|(room, from)| {
+            let (ordered, session) = (&taken.ordered, &session);
+            async move {
+                let kept = ordered.contains(room) || self.may_join(session, room).await.is_ok();
+                (room.clone(), *from, kept)
+            }
+        });
+        let mut refused = Vec::new();
+        for (room, from, kept) in join_all(asked).await {
+            if kept {
                 // A room that was joined later is read from there, since the client was not in it before.
-                rooms.push((room.clone(), after.max(from)));
-                kept.insert(room, from);
+                rooms.push((room, after.max(from)));
+            } else {
+                refused.push(room);
             }
         }
         let names: Vec<Room> = rooms.iter().map(|(room, _)| room.clone()).collect();
         let (_, written) = tokio::join!(
             self.enter(&session, &names),
             session.keeper.change(self, |record| {
-                for (room, from) in &kept {
-                    record.rooms.insert(room.clone(), *from);
-                }
+                record.rooms.retain(|room, _| !refused.contains(room));
             })
         );
         written?;
@@ -120,15 +126,9 @@ impl Hub {
                     continue;
                 }
             };
-            let same_epoch = match offset {
-                None => true,
-                Some(text) => text
-                    .parse::<Offset>()
-                    .is_ok_and(|offset| offset.epoch == entry.namespace.style.epoch),
-            };
             let known = record.epoch == entry.namespace.style.epoch
                 && record.namespace == entry.namespace.name
-                && same_epoch;
+                && offset.is_none_or(|text| text.parse::<Offset>().is_ok());
             if !known || !record.is_recoverable(now(), window) {
                 return Ok(None);
             }
