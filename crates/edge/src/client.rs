@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carillon_bus::history::now;
+use carillon_protocol::clientjson::encode;
 use carillon_protocol::session::Transport;
 use carillon_service::settings::Overflow;
 use parking_lot::{Mutex, MutexGuard};
@@ -234,13 +235,26 @@ impl Client {
         }
     }
 
-    /// Tells the client that too much waits for it, and closes it; it comes back for the rest.
+    /// Tells the client that too much waits for it, instead of what waits, and closes it; it comes back for that.
     pub(crate) fn overflow(&self) {
-        metrics::error("slow_client");
+        const CODE: &str = "slow_client";
+        const MESSAGE: &str = "too much waits for this connection";
+        metrics::error(CODE);
+        let told = matches!(self.wire, Wire::Json).then(|| {
+            let mut text = Vec::new();
+            encode::Error {
+                code: CODE,
+                message: MESSAGE,
+                ..encode::Error::default()
+            }
+            .write(&mut text);
+            Chunk::text(&text)
+        });
+        self.outbox.lock().abandon(told);
         self.close(Closing {
             code: 1013,
-            reason: "slow_client: too much waits for this connection".to_owned(),
-            flush: false,
+            reason: format!("{CODE}: {MESSAGE}"),
+            flush: true,
         });
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Outbox {
     limit: usize,
     /// Frames are collected and not written yet, so that they leave in one `writev`.
     corked: bool,
+    /// What waited was dropped, and nothing is taken any more.
+    abandoned: bool,
 }
 
 impl Outbox {
@@ -57,11 +59,15 @@ impl Outbox {
             bytes: 0,
             limit,
             corked: false,
+            abandoned: false,
         }
     }
 
     /// Sends a chunk, or queues it.
     pub(crate) fn push(&mut self, chunk: Chunk, overflow: Overflow) -> Sent {
+        if self.abandoned {
+            return Sent::Done;
+        }
         if self.queue.is_empty()
             && !self.corked
             && let Sink::Socket(socket) = &self.sink
@@ -124,6 +130,17 @@ impl Outbox {
                 self.fits(chunk)
             }
         }
+    }
+
+    /// Drops what waits, but for the rest of a frame of which a part has left; after a last chunk nothing is taken any
+    /// more.
+    pub(crate) fn abandon(&mut self, last: Option<Chunk>) {
+        if std::mem::replace(&mut self.abandoned, true) {
+            return;
+        }
+        self.queue.truncate(usize::from(self.written > 0));
+        self.queue.extend(last);
+        self.bytes = self.queue.iter().map(|chunk| chunk.bytes.len()).sum();
     }
 
     /// Collects frames from now on, until [`Outbox::flush`]; `false` if it did already.
@@ -195,9 +212,9 @@ impl Outbox {
         self.bytes
     }
 
-    /// Returns whether something waits.
+    /// Returns whether something waits, or was dropped.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        self.abandoned || !self.queue.is_empty()
     }
 }
 
@@ -245,6 +262,18 @@ mod tests {
             outbox.push(chunk(600, 1), overflow);
             assert_eq!(outbox.take(usize::MAX).len(), 1, "never two");
         }
+    }
+
+    #[test]
+    fn what_is_abandoned_ends_with_the_last_chunk() {
+        let mut outbox = Outbox::new(Sink::Pull, 1000);
+        outbox.push(chunk(10, 1), Overflow::CloseAndRecover);
+        outbox.abandon(Some(chunk(20, 2)));
+        outbox.push(chunk(30, 3), Overflow::CloseAndRecover);
+        outbox.abandon(Some(chunk(40, 4)));
+        assert_eq!(outbox.waiting(), 20);
+        assert_eq!(outbox.take(usize::MAX).len(), 1);
+        assert!(outbox.is_waiting(), "something was dropped");
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::socket::Socket;
 const ABNORMAL: u16 = 1006;
 /// Bytes that one read takes.
 const READ: usize = 16 * 1024;
-/// How long a close frame may take to leave, with what waits before it.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a close frame may take to leave, with what waits before it; a slow client is to learn of it too.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// Reads go through one buffer per thread: an idle connection keeps none.

@@ -48,7 +48,9 @@ async fn a_client_that_does_not_read_is_closed_and_recovers_while_its_neighbour_
     stalled.pause().await;
     tokio::join!(stage.publish_much(), gets_all(&neighbour, 1));
     stalled.resume().await;
-    stalled.closed().await;
+    let closed = stalled.closed().await;
+    assert_eq!(closed.code, 1013, "{closed:?}");
+    assert_eq!(stalled.next_of_type("error").await["code"], "slow_client");
     // What had left before the queue was full is in order and without a gap.
     let mut last = (0, None);
     while let Some(event) = stalled.event_now("much") {
