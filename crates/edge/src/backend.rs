@@ -1,7 +1,7 @@
 //! Asking the backend: may this client connect, may it join, and what is the answer to its event.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_bus::RequestError;
@@ -27,8 +27,6 @@ use crate::user::User;
 
 /// Milliseconds that the backend has, so that it need not work on what nobody waits for.
 const DEADLINE: &str = "Carillon-Timeout-Ms";
-/// Decisions of `rt.authz` that are remembered.
-const MAX_REMEMBERED: usize = 10_000;
 
 /// What the backend says of a client that connects.
 #[derive(Default)]
@@ -59,30 +57,6 @@ struct Greeting {
 /// `null` is data, not its absence.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// Decisions of `rt.authz`, for a short while.
-#[derive(Default)]
-pub(crate) struct Decisions(parking_lot::Mutex<std::collections::HashMap<(String, Room), (bool, Instant)>>);
-
-impl Decisions {
-    fn recall(&self, key: &(String, Room), age: Duration) -> Option<bool> {
-        let known = self.0.lock();
-        known
-            .get(key)
-            .filter(|(_, at)| at.elapsed() < age)
-            .map(|(allowed, _)| *allowed)
-    }
-
-    fn remember(&self, key: (String, Room), allowed: bool, age: Duration) {
-        let mut known = self.0.lock();
-        if known.len() >= MAX_REMEMBERED {
-            known.retain(|_, (_, at)| at.elapsed() < age);
-        }
-        if known.len() < MAX_REMEMBERED {
-            known.insert(key, (allowed, Instant::now()));
-        }
-    }
 }
 
 impl Hub {
@@ -164,13 +138,6 @@ impl Hub {
         let namespace = &session.namespace;
         let settings = namespace.settings.load();
         let user = session.user.load();
-        let key = (
-            format!("{} {} {:?}", namespace.name, session.sid, user.id()),
-            room.clone(),
-        );
-        if let Some(allowed) = self.decisions.recall(&key, settings.authz_cache) {
-            return allowed;
-        }
         let body = json!({
             "room": room, "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": session.sid.as_str(),
             "namespace": namespace.name.as_str(),
@@ -182,10 +149,7 @@ impl Hub {
             .instrument(span)
             .await;
         let Ok(reply) = reply else { return false };
-        let allowed = serde_json::from_slice::<Value>(&reply.body)
-            .is_ok_and(|reply| reply["allow"] == Value::Bool(true));
-        self.decisions.remember(key, allowed, settings.authz_cache);
-        allowed
+        serde_json::from_slice::<Value>(&reply.body).is_ok_and(|reply| reply["allow"] == Value::Bool(true))
     }
 
     /// Hands an event to the backend; with `awaited`, the reply is the answer.

@@ -14,7 +14,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::Decisions;
 use crate::config::Config;
 use crate::engine::{Engines, Neighbours};
 use crate::lease::Clock;
@@ -33,7 +32,6 @@ pub(crate) struct Hub {
     pub(crate) bus: Bus,
     pub(crate) readiness: Readiness,
     pub(crate) revocations: Revocations,
-    pub(crate) decisions: Decisions,
     /// The long-polling sessions of this edge.
     pub(crate) engines: Engines,
     /// Other edges that own a session of one of our clients.
@@ -92,7 +90,6 @@ impl Hub {
             bus: shared.bus,
             readiness,
             revocations: Revocations::default(),
-            decisions: Decisions::default(),
             key,
             draining: AtomicBool::new(false),
             closings: TaskTracker::new(),

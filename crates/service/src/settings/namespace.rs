@@ -77,9 +77,6 @@ pub struct Namespace {
     /// How long `rt.authz` may take.
     #[serde(with = "duration")]
     pub authz_timeout: Duration,
-    /// How long an answer of `rt.authz` is remembered.
-    #[serde(with = "duration")]
-    pub authz_cache: Duration,
     /// What a client without a token is told, instead of `auth.missing_text`.
     pub missing_token: Option<String>,
     /// What a client with a bad token is told, instead of `auth.invalid_text`.
@@ -111,7 +108,6 @@ impl Default for Namespace {
             heartbeat: None,
             ack_timeout: Duration::from_secs(5),
             authz_timeout: Duration::from_secs(2),
-            authz_cache: Duration::from_secs(5),
             missing_token: None,
             invalid_token: None,
         }
