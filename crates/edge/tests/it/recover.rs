@@ -1,8 +1,9 @@
+use carillon_protocol::headers::Headers;
 use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{Plan, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_recovered_at_another_edge_more_than_once() {
@@ -148,4 +149,67 @@ async fn an_edge_that_drains_lets_its_clients_recover_elsewhere() {
     stage.publish("user:42", "tick", json!(1)).await;
     assert!(client.connected().await.recovered);
     client.next_event("tick").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_answers_no_more_takes_away_only_what_it_decides() {
+    // One after the other they would take longer than a recovery may.
+    const ASKED: usize = 20;
+    let mut plan = Plan::default();
+    let namespace = json!({
+        "rooms": [{ "pattern": "asked:{n}", "join": "nats" }, { "pattern": "open", "join": "true" }],
+        "on": [{ "event": "join", "do": [{ "join": "{data}" }] }],
+    });
+    let namespace = serde_json::from_value(namespace).unwrap();
+    plan.namespaces.insert("/".to_owned(), namespace);
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let mut asked = stage.bus.subscribe("rt.authz.main", None).await.unwrap();
+    stage.bus.flush().await;
+    let bus = stage.bus.clone();
+    let backend = tokio::spawn(async move {
+        for _ in 0..ASKED {
+            let reply = asked.next().await.unwrap().reply.unwrap();
+            let answer = json!({ "allow": true }).to_string().into();
+            bus.publish(&reply, &Headers::new(), answer).await.unwrap();
+        }
+        // From now on it hears and says nothing.
+        asked
+    });
+    let client = stage.sio(&edge, "42").await;
+    client.emit_ack("join", json!(["open"])).await;
+    for n in 0..ASKED {
+        client.emit_ack("join", json!([format!("asked:{n}")])).await;
+    }
+    client.cut();
+    stage.publish("open", "missed", json!(1)).await;
+    assert!(client.connected().await.recovered);
+    client.next_event("missed").await;
+    stage.publish("asked:0", "forbidden", json!(1)).await;
+    stage.publish("open", "end", json!(1)).await;
+    client.next_event("end").await;
+    client.assert_no_event("forbidden");
+    drop(backend);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_of_an_earlier_session_does_not_reach_behind_the_present_one() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let client = stage.sio(&edge, "42").await;
+    stage.publish("user:42", "first", json!(1)).await;
+    client.next_event("first").await;
+    // A stock client keeps its offset when it becomes somebody else.
+    client.set_auth(json!({ "token": tokens::dev("43") })).await;
+    stage.publish("all", "before", json!(2)).await;
+    client.next_event("before").await;
+    client.disconnect();
+    stage.publish("user:43", "before", json!(3)).await;
+    client.connect();
+    assert!(!client.connected().await.recovered);
+    client.cut();
+    assert!(client.connected().await.recovered);
+    stage.publish("all", "end", json!(4)).await;
+    client.next_event("end").await;
+    client.assert_no_event("before");
 }
