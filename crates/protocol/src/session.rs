@@ -98,6 +98,15 @@ impl Transport {
 impl Record {
     /// Walks over every room that the session hears, but for those that it left.
     pub fn heard(&self, sid: Sid) -> impl Iterator<Item = Room> {
+        let mut rooms = self.heard_by_itself(sid);
+        rooms.extend(self.rooms.keys().cloned());
+        rooms.sort();
+        rooms.dedup();
+        rooms.into_iter()
+    }
+
+    /// Returns the rooms that the session hears without having joined them.
+    pub fn heard_by_itself(&self, sid: Sid) -> Vec<Room> {
         let own = [
             self.user.as_deref().map(Room::of_user),
             Some(Room::of_session(sid)),
@@ -106,10 +115,7 @@ impl Record {
         let mut rooms: Vec<Room> = own.into_iter().flatten().collect();
         rooms.extend(self.automatic.iter().cloned());
         rooms.retain(|room| !self.left.contains(room));
-        rooms.extend(self.rooms.keys().cloned());
-        rooms.sort();
-        rooms.dedup();
-        rooms.into_iter()
+        rooms
     }
 
     /// Returns whether the session is in a room from the start, unless it has left it.

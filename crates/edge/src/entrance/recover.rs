@@ -52,7 +52,8 @@ impl Hub {
             asked: false,
             armed: true,
         };
-        let mut rooms: Vec<(Room, u64)> = taken.heard(sid).map(|room| (room, after)).collect();
+        let own = taken.heard_by_itself(sid).into_iter();
+        let mut rooms: Vec<(Room, u64)> = own.map(|room| (room, after)).collect();
         // All rules at once: each backend that is asked may take its time.
         let asked = taken.rooms.iter().map(|(room, from)| {
             let (ordered, session) = (&taken.ordered, &session);
