@@ -219,20 +219,18 @@ impl Hub {
         for cell in namespace.doubts.add(sequence, Arc::new(doubt), cells) {
             cell.state.lock().suspend();
         }
-        self.doubtful.notify_one();
+        namespace.trust.doubt();
     }
 
     /// Looks at the doubts that came, and writes down what was found.
-    pub(crate) async fn look_at_doubts(self: &Arc<Self>) {
-        for namespace in self.namespaces() {
-            while let Some(waiting) = namespace.doubts.take_waiting() {
-                namespace.doubts.look_at_left(&waiting.rooms, waiting.through);
-                let returned = self.settle(namespace, &waiting).await;
-                self.write_findings(namespace, waiting.through).await;
-                if !returned.is_empty() {
-                    let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
-                    tokio::spawn(async move { hub.give_again(&namespace, returned, waiting.through).await });
-                }
+    pub(crate) async fn look_at_doubts(self: &Arc<Self>, namespace: &Arc<Namespace>) {
+        while let Some(waiting) = namespace.doubts.take_waiting() {
+            namespace.doubts.look_at_left(&waiting.rooms, waiting.through);
+            let returned = self.settle(namespace, &waiting).await;
+            self.write_findings(namespace, waiting.through).await;
+            if !returned.is_empty() {
+                let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
+                tokio::spawn(async move { hub.give_again(&namespace, returned, waiting.through).await });
             }
         }
     }

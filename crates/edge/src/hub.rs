@@ -46,14 +46,8 @@ pub(crate) struct Hub {
     pub(crate) closings: TaskTracker,
     /// Everything stops.
     pub(crate) stop: CancellationToken,
-    /// The link broke, and the rooms are not verified since.
-    pub(crate) broken: AtomicBool,
-    /// Keeps the edge from being ready as long as that is so.
+    /// Keeps the edge from being ready as long as a namespace is not verified.
     pub(crate) unsynchronised: Mutex<Option<Gate>>,
-    /// Deliveries must be verified.
-    pub(crate) unverified: Notify,
-    /// A publisher is in doubt about deliveries.
-    pub(crate) doubtful: Notify,
     /// The lease must be confirmed before deliveries go on.
     pub(crate) unconfirmed: Notify,
     /// What backends are told of connections.
@@ -94,10 +88,7 @@ impl Hub {
             draining: AtomicBool::new(false),
             closings: TaskTracker::new(),
             stop: CancellationToken::new(),
-            broken: AtomicBool::new(true),
             unsynchronised: Mutex::new(Some(gate)),
-            unverified: Notify::new(),
-            doubtful: Notify::new(),
             unconfirmed: Notify::new(),
             lifecycle,
             by_name,

@@ -19,6 +19,7 @@ use crate::metrics::Counters;
 use crate::room::Rooms;
 use crate::rules::Rules;
 use crate::session::Session;
+use crate::verify::Trust;
 
 /// A namespace that clients can connect to.
 pub(crate) struct Namespace {
@@ -32,6 +33,7 @@ pub(crate) struct Namespace {
     pub(crate) rooms: Rooms,
     pub(crate) barrier: Barrier,
     pub(crate) doubts: Doubts,
+    pub(crate) trust: Trust,
     pub(crate) counters: Counters,
     /// Bytes of events that may be held for one connection.
     pub(crate) queue_limit: usize,
@@ -70,6 +72,7 @@ impl Namespace {
             rooms: Rooms::new(),
             barrier: Barrier::default(),
             doubts: Doubts::default(),
+            trust: Trust::new(),
             counters,
             queue_limit,
             sessions: Mutex::default(),

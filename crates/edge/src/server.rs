@@ -195,8 +195,11 @@ impl Server {
         }
         let revocations = self.readiness.hold("revocations");
         tokio::spawn(Arc::clone(hub).follow_revocations(revocations));
-        tokio::spawn(Arc::clone(hub).verify_deliveries());
+        for namespace in hub.namespaces() {
+            tokio::spawn(Arc::clone(hub).verify_deliveries(Arc::clone(namespace)));
+        }
         tokio::spawn(Arc::clone(hub).keep_lease());
+        tokio::spawn(Arc::clone(hub).tell_alive());
         tokio::spawn(Arc::clone(hub).confirm_sessions());
         if hub.config.rebalance {
             tokio::spawn(Arc::clone(hub).rebalance());

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carillon_bus::HistoryError;
 use carillon_protocol::names::Room;
+use tokio::sync::Notify;
 
 use crate::hub::Hub;
 use crate::namespace::Namespace;
@@ -20,41 +21,74 @@ const CHECK_EVERY: u64 = 12;
 /// A probe that takes longer means that deliveries may be missing.
 const LATE: Duration = Duration::from_secs(3);
 /// Where JetStream tells that a stream has a new leader: what the old one stored last may never have been delivered.
-const ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*";
+const ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED";
+
+/// Whether the deliveries of a namespace can be trusted, and what wakes the task that sees to it.
+pub(crate) struct Trust {
+    /// The link broke, and the rooms are not verified since.
+    broken: AtomicBool,
+    unverified: Notify,
+    doubtful: Notify,
+}
+
+impl Trust {
+    /// Begins broken: the first connection is a break as well.
+    pub(crate) fn new() -> Self {
+        Self {
+            broken: AtomicBool::new(true),
+            unverified: Notify::new(),
+            doubtful: Notify::new(),
+        }
+    }
+
+    /// A publisher is in doubt about deliveries.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.notify_one();
+    }
+}
 
 impl Hub {
     /// The link broke: nothing durable is delivered until every room is verified.
     pub(crate) fn link_broke(&self) {
-        if !self.stop.is_cancelled() && !self.broken.swap(true, Ordering::SeqCst) {
-            tracing::warn!("deliveries are held until the link stands and every room is verified");
-            *self.unsynchronised.lock() = Some(self.readiness.hold("resynchronising"));
-            for namespace in self.namespaces() {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        for namespace in self.namespaces() {
+            if !namespace.trust.broken.swap(true, Ordering::SeqCst) {
+                tracing::warn!(namespace = %namespace.name, "deliveries are held until every room is verified");
                 namespace.hold();
             }
         }
+        let hold = || self.readiness.hold("resynchronising");
+        self.unsynchronised.lock().get_or_insert_with(hold);
     }
 
     /// The link stands again.
     pub(crate) fn link_stands(&self) {
-        self.unverified.notify_one();
-    }
-
-    /// Every room was compared with its stream since the link stood.
-    fn link_is_verified(&self) {
-        // A break since then brings another verification.
-        if self.link().state().borrow().connected && self.broken.swap(false, Ordering::SeqCst) {
-            for namespace in self.namespaces() {
-                namespace.release();
-            }
-            self.unsynchronised.lock().take();
-            tracing::info!("deliveries are verified");
+        for namespace in self.namespaces() {
+            namespace.trust.unverified.notify_one();
         }
     }
 
-    /// Verifies after every break, and raises the watermark in between, until the edge stops.
-    pub(crate) async fn verify_deliveries(self: Arc<Self>) {
-        // The first connection is a break as well: the namespaces are held from the start.
-        let mut elections = self.bus.subscribe(ELECTED, None).await.ok();
+    /// Every room of a namespace was compared with its stream since the link stood.
+    fn is_verified(&self, namespace: &Namespace) {
+        // A break since then brings another verification.
+        if self.link().state().borrow().connected && namespace.trust.broken.swap(false, Ordering::SeqCst) {
+            namespace.release();
+            tracing::info!(namespace = %namespace.name, "deliveries are verified");
+        }
+        let mut gate = self.unsynchronised.lock();
+        let broken = |namespace: &Arc<Namespace>| namespace.trust.broken.load(Ordering::SeqCst);
+        if !self.namespaces().iter().any(broken) {
+            gate.take();
+        }
+    }
+
+    /// Verifies a namespace after every break, and raises its watermark in between, until the edge stops. Each has a task
+    /// of its own, since its stream may be away while others are not.
+    pub(crate) async fn verify_deliveries(self: Arc<Self>, namespace: Arc<Namespace>) {
+        let elected = format!("{ELECTED}.{}", namespace.stream.name);
+        let mut elections = self.bus.subscribe(&elected, None).await.ok();
         let mut tick = tokio::time::interval(PROBE);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0u64;
@@ -67,48 +101,34 @@ impl Hub {
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = self.unverified.notified() => {
-                    for namespace in self.namespaces() {
-                        self.verify(namespace).await;
-                    }
-                    self.link_is_verified();
+                () = namespace.trust.unverified.notified() => {
+                    self.verify(&namespace).await;
+                    self.is_verified(&namespace);
                 }
-                () = self.doubtful.notified() => self.look_at_doubts().await,
+                () = namespace.trust.doubtful.notified() => self.look_at_doubts(&namespace).await,
                 election = election => match election {
-                    Some(election) => self.has_new_leader(&election.subject).await,
-                    None => elections = self.bus.subscribe(ELECTED, None).await.ok(),
+                    Some(_) => self.verify(&namespace).await,
+                    None => elections = self.bus.subscribe(&elected, None).await.ok(),
                 },
                 _ = tick.tick() => {
                     ticks += 1;
-                    self.raise_watermarks(ticks.is_multiple_of(CHECK_EVERY)).await;
+                    self.raise_watermark(&namespace, ticks.is_multiple_of(CHECK_EVERY)).await;
                 }
             }
         }
     }
 
-    async fn has_new_leader(self: &Arc<Self>, advisory: &str) {
-        let stream = advisory.rsplit('.').next().unwrap_or_default();
-        for namespace in self.namespaces() {
-            if namespace.stream.name == stream {
-                self.verify(namespace).await;
-            }
-        }
-    }
-
-    async fn raise_watermarks(self: &Arc<Self>, check: bool) {
+    async fn raise_watermark(self: &Arc<Self>, namespace: &Arc<Namespace>, check: bool) {
         if !self.link().state().borrow().connected {
             return;
         }
-        for namespace in self.namespaces() {
-            let sent = tokio::time::Instant::now();
-            let sequence = namespace.pass_barrier(self, None).await;
-            if check || sent.elapsed() > LATE {
-                self.verify(namespace).await;
-            } else if !namespace.is_held() {
-                namespace.raise_watermark(sequence);
-            }
+        let sent = tokio::time::Instant::now();
+        let sequence = namespace.pass_barrier(self, None).await;
+        if check || sent.elapsed() > LATE {
+            self.verify(namespace).await;
+        } else if !namespace.is_held() {
+            namespace.raise_watermark(sequence);
         }
-        self.write_alive().await;
     }
 
     /// Compares every room with its stream, and repairs what differs.

@@ -16,6 +16,8 @@ use crate::repair::PATIENCE;
 
 /// Where each edge writes that it lives.
 const ALIVE: &str = "alive.";
+/// How often an edge writes that it lives.
+const TELL: Duration = Duration::from_secs(5);
 /// Pause between two looks at the findings of others.
 const LOOK: Duration = Duration::from_millis(50);
 /// In milliseconds: an edge that wrote nothing for so long was dead then. It writes that it lives every few seconds, and
@@ -33,8 +35,8 @@ struct Alive {
 }
 
 impl Hub {
-    /// Returns the findings of all edges, once those that live have looked at a doubt. The time is left out where an
-    /// edge lives and has not looked.
+    /// Returns the findings of all edges, once those that live have looked at a doubt. Where some have not in time, the
+    /// time is left out for those that live.
     pub(super) async fn findings_of_all(
         &self,
         namespace: &Namespace,
@@ -97,8 +99,16 @@ impl Hub {
         Ok(findings)
     }
 
-    /// Writes down that this edge lives: whoever asks for its findings waits for them.
-    pub(crate) async fn write_alive(&self) {
+    /// Writes down that this edge lives, until it stops: whoever asks for its findings waits for them.
+    pub(crate) async fn tell_alive(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(TELL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while self.stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.write_alive().await;
+        }
+    }
+
+    async fn write_alive(&self) {
         let alive = Alive {
             edge: self.id,
             at: now(),
