@@ -7,30 +7,23 @@
 //! just that again.
 
 mod findings;
+mod settle;
+
+pub(crate) use self::findings::Former;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_bus::history::now;
-use carillon_bus::{Bucket, HistoryError, TableError};
 use carillon_protocol::doubt::{Doubt, Findings, Lack};
 use carillon_protocol::ids::EdgeId;
-use carillon_protocol::names::{Class, Room};
+use carillon_protocol::names::Room;
 use parking_lot::Mutex;
 
-use self::findings::{key, may_have_lived};
-use crate::delivery::session_cell;
-use crate::entrance::Refused;
-use crate::frame::Broadcast;
-use crate::http::closing_of;
-use crate::hub::Hub;
-use crate::namespace::Namespace;
-use crate::repair::PATIENCE;
+use self::findings::may_have_lived;
 use crate::room::Cell;
-use crate::session::Session;
 
 /// Doubts that are remembered for a namespace.
 const MOST: usize = 10_000;
@@ -38,8 +31,6 @@ const MOST: usize = 10_000;
 const MOST_LATE: usize = 2_000;
 /// Rooms that were left, and are remembered.
 const MOST_LEFT: usize = 100_000;
-/// Pause between two attempts to compare.
-const RETRY: Duration = Duration::from_millis(200);
 /// A doubt comes at most so long after the events that it is about, unless NATS was away in between.
 const BEFORE: u64 = 60_000;
 
@@ -73,22 +64,6 @@ pub(crate) struct Waiting {
     cells: HashMap<Room, Arc<Cell>>,
     /// The sequence of the last doubt.
     through: u64,
-}
-
-/// Members of a room in doubt that came with an offset above a doubted event; they are held.
-struct Returned {
-    cell: Arc<Cell>,
-    /// The sequence after which a delivery may be missing.
-    after: u64,
-    sessions: Vec<Arc<Session>>,
-}
-
-/// Whose word counts for a client that comes back.
-pub(crate) enum Former<'a> {
-    /// The client was at these edges.
-    Edges(&'a [EdgeId]),
-    /// It may have been at any.
-    Any,
 }
 
 impl Known {
@@ -205,236 +180,6 @@ impl Doubts {
         let mut doubts = known.doubts.range(offset + 1..).rev();
         let found = doubts.find(|(_, (_, doubt))| doubt.lacks(offset).any(|lack| rooms.contains(&lack.room)));
         found.map(|(sequence, _)| *sequence)
-    }
-}
-
-impl Hub {
-    /// Takes a doubt from the delivery link: its rooms are held until they have been compared with the stream.
-    pub(crate) fn doubted(self: &Arc<Self>, namespace: &Arc<Namespace>, sequence: u64, doubt: Doubt) {
-        let cells = doubt
-            .rooms
-            .keys()
-            .filter_map(|room| doubted_cell(namespace, room));
-        let cells = cells.collect();
-        for cell in namespace.doubts.add(sequence, Arc::new(doubt), cells) {
-            cell.state.lock().suspend();
-        }
-        namespace.trust.doubt();
-    }
-
-    /// Looks at the doubts that came, and writes down what was found.
-    pub(crate) async fn look_at_doubts(self: &Arc<Self>, namespace: &Arc<Namespace>) {
-        while let Some(waiting) = namespace.doubts.take_waiting() {
-            namespace.doubts.look_at_left(&waiting.rooms, waiting.through);
-            let returned = self.settle(namespace, &waiting).await;
-            self.write_findings(namespace, waiting.through).await;
-            if !returned.is_empty() {
-                let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
-                tokio::spawn(async move { hub.give_again(&namespace, returned, waiting.through).await });
-            }
-        }
-    }
-
-    /// Compares rooms with their streams, delivers what is missing, and lets their members go on, but for those who
-    /// came with an offset above a doubted event.
-    async fn settle(self: &Arc<Self>, namespace: &Arc<Namespace>, waiting: &Waiting) -> Vec<Returned> {
-        let cells: Vec<Arc<Cell>> = waiting.cells.values().cloned().collect();
-        let mut compared = pin!(self.compare_in_doubt(namespace, &cells));
-        let lasts = match tokio::time::timeout(PATIENCE, &mut compared).await {
-            Ok(lasts) => lasts,
-            Err(_) => {
-                cells.iter().for_each(|cell| self.close_held(cell));
-                compared.await
-            }
-        };
-        let Some((lasts, barrier)) = lasts else {
-            return Vec::new();
-        };
-        let returned = cells
-            .iter()
-            .filter_map(|cell| hold_returned(cell, waiting.rooms[&cell.room]));
-        let returned = returned.collect();
-        let checks = cells.iter().map(|cell| {
-            let last = lasts.get(&cell.room).copied().unwrap_or(0);
-            self.run_repair(namespace, cell, last.min(barrier), barrier)
-        });
-        futures_util::future::join_all(checks).await;
-        returned
-    }
-
-    /// Returns the last sequence of each room, and a barrier up to which everything has come that will; `None` when
-    /// the edge stops.
-    async fn compare_in_doubt(
-        self: &Arc<Self>,
-        namespace: &Arc<Namespace>,
-        cells: &[Arc<Cell>],
-    ) -> Option<(HashMap<Room, u64>, u64)> {
-        loop {
-            let barrier = namespace.pass_barrier(self, None).await;
-            match self.lasts(namespace, cells, barrier).await {
-                Ok(lasts) => return Some((lasts, barrier)),
-                Err(error) => tracing::debug!(%error, "rooms in doubt cannot be compared yet"),
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep(RETRY) => {}
-            }
-        }
-    }
-
-    /// Sends members that came with an offset above a doubted event what the edge that they left may not have
-    /// delivered, and lets them go on.
-    async fn give_again(self: &Arc<Self>, namespace: &Arc<Namespace>, returned: Vec<Returned>, doubt: u64) {
-        let findings = self.findings_of_all(namespace, doubt).await;
-        for Returned {
-            cell,
-            after,
-            sessions,
-        } in returned
-        {
-            let up_to = sessions
-                .iter()
-                .map(|session| session.resumed())
-                .max()
-                .unwrap_or(0);
-            let events = self
-                .history(namespace, &cell.room, after, up_to, self.history_limit)
-                .await;
-            for session in &sessions {
-                match (&findings, &events) {
-                    (Ok(findings), Ok(events)) => {
-                        let resumed = session.resumed();
-                        let may_lack = |event: &Broadcast| {
-                            let sequence = event.sequence.unwrap_or(0);
-                            findings.iter().any(|findings| {
-                                let is_late =
-                                    |lack: &Lack| lack.concerns(resumed) && lack.covers(&cell.room, sequence);
-                                let has_looked = findings.through >= doubt;
-                                findings.late.iter().any(is_late)
-                                    || !has_looked && may_have_lived(findings, event.event.time)
-                            })
-                        };
-                        let events: Vec<_> = events.iter().filter(|event| may_lack(event)).cloned().collect();
-                        replay_within(session, &events, resumed);
-                    }
-                    // It comes back, and what it may lack is read then.
-                    _ => session.client.close(closing_of(Refused::Unavailable)),
-                }
-                session.release();
-            }
-        }
-    }
-
-    /// Reads the doubts that came while nobody listened; all rooms were compared with the stream since.
-    pub(crate) async fn catch_up_with_doubts(
-        &self,
-        namespace: &Namespace,
-        up_to: u64,
-    ) -> Result<(), HistoryError> {
-        let subject = self.bus.subjects().doubts(&namespace.name);
-        let read = namespace.doubts.known.lock().read;
-        let last = self
-            .bus
-            .last(&namespace.stream.name, std::slice::from_ref(&subject), 0);
-        let Some(last) = last.await?.first().map(|last| last.sequence.min(up_to)) else {
-            return Ok(());
-        };
-        let stored = self
-            .bus
-            .read(&namespace.stream.name, &subject, read, last, MOST)
-            .await?;
-        let mut known = namespace.doubts.known.lock();
-        for message in stored {
-            if let Ok(doubt) = serde_json::from_slice(&message.body) {
-                known
-                    .doubts
-                    .entry(message.sequence)
-                    .or_insert_with(|| (Instant::now(), Arc::new(doubt)));
-            }
-        }
-        known.read = known.read.max(last);
-        Ok(())
-    }
-
-    /// Returns what a client that comes back with an offset may lack below it.
-    pub(crate) async fn lacks(
-        &self,
-        namespace: &Namespace,
-        rooms: &[Room],
-        offset: u64,
-        former: Former<'_>,
-    ) -> Result<Vec<Lack>, TableError> {
-        let table = self.bus.table(Bucket::Cluster);
-        let findings = match former {
-            Former::Edges([]) => return Ok(Vec::new()),
-            Former::Edges(edges) => {
-                let mut findings = Vec::new();
-                for edge in edges {
-                    let entry = table.get(&key(namespace, edge.as_str())).await?;
-                    let read = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-                    // The client was there, so the edge lived.
-                    findings.push(Findings {
-                        at: None,
-                        ..read.unwrap_or_default()
-                    });
-                }
-                findings
-            }
-            Former::Any => {
-                let doubt = namespace.doubts.last(rooms, offset).unwrap_or(0);
-                self.findings_of_all(namespace, doubt)
-                    .await
-                    .map_err(|_| TableError::Away)?
-            }
-        };
-        let mut lacks = Vec::new();
-        for findings in findings {
-            lacks.extend(namespace.doubts.lacks(rooms, offset, &findings));
-            let late = findings
-                .late
-                .into_iter()
-                .filter(|lack| lack.concerns(offset) && rooms.contains(&lack.room));
-            lacks.extend(late);
-        }
-        Ok(lacks)
-    }
-
-    /// How long doubts and findings matter: a client that was away for longer begins anew.
-    fn memory(&self) -> Duration {
-        self.session.recovery * 2 + Duration::from_secs(60)
-    }
-}
-
-/// Adds those of a room's events to what waits for a session that are not above a sequence.
-pub(crate) fn replay_within(session: &Session, events: &[Arc<Broadcast>], up_to: u64) {
-    for event in events {
-        let sequence = event.sequence.unwrap_or(0);
-        if sequence <= up_to {
-            session.replay(sequence, event);
-        }
-    }
-}
-
-/// Holds the members of a room that came with an offset above a sequence.
-fn hold_returned(cell: &Arc<Cell>, after: u64) -> Option<Returned> {
-    let state = cell.state.lock();
-    let members = state.members.iter().map(|member| &member.session);
-    let sessions: Vec<_> = members
-        .filter(|session| session.resumed() > after)
-        .cloned()
-        .collect();
-    sessions.iter().for_each(|session| session.hold());
-    (!sessions.is_empty()).then(|| Returned {
-        cell: Arc::clone(cell),
-        after,
-        sessions,
-    })
-}
-
-fn doubted_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Arc<Cell>> {
-    match room.class() {
-        Class::Session => session_cell(namespace, room),
-        _ => namespace.rooms.find(room),
     }
 }
 

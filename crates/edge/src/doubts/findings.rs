@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_bus::history::now;
-use carillon_bus::{Bucket, HistoryError};
-use carillon_protocol::doubt::Findings;
+use carillon_bus::{Bucket, HistoryError, TableError};
+use carillon_protocol::doubt::{Findings, Lack};
 use carillon_protocol::ids::EdgeId;
+use carillon_protocol::names::Room;
 use serde::{Deserialize, Serialize};
 
+use super::MOST;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::repair::PATIENCE;
@@ -32,6 +34,14 @@ struct Alive {
     edge: EdgeId,
     /// Milliseconds since 1970.
     at: u64,
+}
+
+/// Whose word counts for a client that comes back.
+pub(crate) enum Former<'a> {
+    /// The client was at these edges.
+    Edges(&'a [EdgeId]),
+    /// It may have been at any.
+    Any,
 }
 
 impl Hub {
@@ -134,6 +144,85 @@ impl Hub {
         if let Err(error) = written {
             tracing::debug!(%error, "findings cannot be written, the next ones will be");
         }
+    }
+
+    /// Reads the doubts that came while nobody listened; all rooms were compared with the stream since.
+    pub(crate) async fn catch_up_with_doubts(
+        &self,
+        namespace: &Namespace,
+        up_to: u64,
+    ) -> Result<(), HistoryError> {
+        let subject = self.bus.subjects().doubts(&namespace.name);
+        let read = namespace.doubts.known.lock().read;
+        let last = self
+            .bus
+            .last(&namespace.stream.name, std::slice::from_ref(&subject), 0);
+        let Some(last) = last.await?.first().map(|last| last.sequence.min(up_to)) else {
+            return Ok(());
+        };
+        let stored = self
+            .bus
+            .read(&namespace.stream.name, &subject, read, last, MOST)
+            .await?;
+        let mut known = namespace.doubts.known.lock();
+        for message in stored {
+            if let Ok(doubt) = serde_json::from_slice(&message.body) {
+                known
+                    .doubts
+                    .entry(message.sequence)
+                    .or_insert_with(|| (Instant::now(), Arc::new(doubt)));
+            }
+        }
+        known.read = known.read.max(last);
+        Ok(())
+    }
+
+    /// Returns what a client that comes back with an offset may lack below it.
+    pub(crate) async fn lacks(
+        &self,
+        namespace: &Namespace,
+        rooms: &[Room],
+        offset: u64,
+        former: Former<'_>,
+    ) -> Result<Vec<Lack>, TableError> {
+        let table = self.bus.table(Bucket::Cluster);
+        let findings = match former {
+            Former::Edges([]) => return Ok(Vec::new()),
+            Former::Edges(edges) => {
+                let mut findings = Vec::new();
+                for edge in edges {
+                    let entry = table.get(&key(namespace, edge.as_str())).await?;
+                    let read = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+                    // The client was there, so the edge lived.
+                    findings.push(Findings {
+                        at: None,
+                        ..read.unwrap_or_default()
+                    });
+                }
+                findings
+            }
+            Former::Any => {
+                let doubt = namespace.doubts.last(rooms, offset).unwrap_or(0);
+                self.findings_of_all(namespace, doubt)
+                    .await
+                    .map_err(|_| TableError::Away)?
+            }
+        };
+        let mut lacks = Vec::new();
+        for findings in findings {
+            lacks.extend(namespace.doubts.lacks(rooms, offset, &findings));
+            let late = findings
+                .late
+                .into_iter()
+                .filter(|lack| lack.concerns(offset) && rooms.contains(&lack.room));
+            lacks.extend(late);
+        }
+        Ok(lacks)
+    }
+
+    /// How long doubts and findings matter: a client that was away for longer begins anew.
+    fn memory(&self) -> Duration {
+        self.session.recovery * 2 + Duration::from_secs(60)
     }
 }
 
