@@ -333,6 +333,15 @@ pub(crate) struct Regained {
     pub(crate) events: Vec<Arc<Broadcast>>,
 }
 
+impl Regained {
+    /// Returns the sequence behind which the history goes on without a gap.
+    pub(crate) fn begin(&self) -> Option<u64> {
+        let after = self.after?;
+        let oldest = self.lost.first().map(|(_, oldest)| oldest.sequence);
+        Some(oldest.map_or(after, |oldest| oldest.saturating_sub(1)))
+    }
+}
+
 /// Takes back what was entered when a client does not get in after all.
 struct Undo<'a> {
     hub: &'a Arc<Hub>,

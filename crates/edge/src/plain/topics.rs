@@ -6,7 +6,7 @@ use carillon_protocol::offset::Offset;
 
 use super::{About, Plain};
 use crate::backend::refusal;
-use crate::entrance::{Opened, Refused};
+use crate::entrance::{Opened, Refused, Regained};
 use crate::http::closing_of;
 use crate::metrics;
 use crate::rules::Refusal;
@@ -57,7 +57,7 @@ impl Plain {
         let room = Room::new(topic).map_err(|error| refusal("bad_room", &error.to_string()))?;
         self.session.hold();
         match self.subscribe_held(&room, since).await {
-            // It is in the room, but what came after its offset cannot be read: going on would pass over a gap.
+            // It is in the room, but what came after its offset cannot be read or sent: going on would pass over a gap.
             Err(refusal) if &*refusal.code == UNAVAILABLE && self.session.is_in(&room) => {
                 self.client.close(closing_of(Refused::Unavailable));
                 Err(refusal)
@@ -82,15 +82,22 @@ impl Plain {
             }
             None => None,
         };
+        let now = self.session.offset_now();
+        let after = regained.as_ref().and_then(Regained::begin);
+        let offset = Offset {
+            sequence: after.unwrap_or(now.sequence),
+            ..now
+        };
         let mut text = Vec::new();
-        let offset = recovery.then(|| self.session.offset_now());
-        encode::subscribed(&mut text, room.as_str(), offset);
+        encode::subscribed(&mut text, room.as_str(), recovery.then_some(offset));
         self.client.send_text(&text);
         if let Some(regained) = regained {
             for (room, oldest) in &regained.lost {
                 self.history_lost(room, *oldest);
             }
-            self.session.send_again(&regained.events).await;
+            if !self.session.send_again(&regained.events, offset.sequence).await {
+                return Err(refusal(UNAVAILABLE, "the history cannot be sent now"));
+            }
         }
         Ok(())
     }

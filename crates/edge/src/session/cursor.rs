@@ -74,6 +74,11 @@ impl Cursor {
         false
     }
 
+    /// Returns whether something waits that must leave before an event that is above the client's offset.
+    pub(super) fn has_waiting_before(&self, sequence: u64) -> bool {
+        sequence > self.last && self.held.range(self.last + 1..sequence).next().is_some()
+    }
+
     pub(super) fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>, live: bool) {
         let entry = self.held.entry(sequence);
         let Entry::Vacant(vacant) = entry else {

@@ -207,33 +207,50 @@ impl Session {
         }
     }
 
-    /// Sends events again that the client may have, behind everything it has: a subscription with `since`. The session
-    /// must be held.
-    pub(crate) async fn send_again(&self, broadcasts: &[Arc<Broadcast>]) {
-        let mut rest = broadcasts;
-        while let Some(next) = rest.first() {
+    /// Sends events again that the client may have: a subscription with `since`. The session must be held. `false` if
+    /// the client takes no more.
+    ///
+    /// Whoever is cut off goes on from the offset of the last one that came, so each has its own sequence, and only
+    /// the last one the client's offset. Those above this offset wait where other rooms' events wait before them.
+    pub(crate) async fn send_again(&self, broadcasts: &[Arc<Broadcast>], after: u64) -> bool {
+        let events: Vec<_> = broadcasts
+            .iter()
+            .filter(|broadcast| !broadcast.excludes(self.sid.as_str()))
+            .filter_map(|broadcast| Some((broadcast.sequence?, broadcast)))
+            .collect();
+        let mut rest = &events[..];
+        let mut offset = after;
+        while let Some((_, next)) = rest.first() {
             if !self.client.drained(next.size()).await {
-                return self.client.overflow();
+                self.client.overflow();
+                return false;
             }
             let mut cursor = self.cursor.lock();
             self.client.cork();
-            while let Some((broadcast, others)) = rest.split_first() {
+            while let Some(((sequence, broadcast), others)) = rest.split_first() {
+                if cursor.has_waiting_before(*sequence) {
+                    for (sequence, broadcast) in std::mem::take(&mut rest) {
+                        cursor.hold(*sequence, broadcast, false);
+                    }
+                    break;
+                }
                 if !self.client.has_room(broadcast.size()) {
                     break;
                 }
                 rest = others;
-                let Some(sequence) = broadcast.sequence else {
-                    continue;
-                };
-                if let Some(held) = cursor.held.remove(&sequence) {
+                if let Some(held) = cursor.held.remove(sequence) {
                     cursor.uncount(&held);
                 }
-                cursor.last = cursor.last.max(sequence);
-                if !broadcast.excludes(self.sid.as_str()) {
-                    self.write(None, broadcast, cursor.last);
+                cursor.last = cursor.last.max(*sequence);
+                offset = offset.max(*sequence);
+                let is_followed = others.first().is_some_and(|(next, _)| *next <= cursor.last);
+                if !is_followed {
+                    offset = offset.max(cursor.last);
                 }
+                self.write(None, broadcast, offset);
             }
             self.client.uncork();
         }
+        true
     }
 }

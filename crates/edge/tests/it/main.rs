@@ -14,6 +14,7 @@ mod polling;
 mod rebalance;
 mod recover;
 mod repair;
+mod replay;
 mod slow;
 mod sse;
 mod stage;

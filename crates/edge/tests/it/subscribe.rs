@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 use carillon_protocol::headers::{Headers, name};
 use carillon_testkit::clients::{WsClient, WsOptions};
 use carillon_testkit::tokens;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::stage::{Plan, Stage};
 
@@ -86,8 +86,11 @@ async fn a_gap_is_told_and_what_is_left_of_the_history_follows() {
             stage.publish(room, "tick", json!({ "n": n })).await;
         }
     }
-    subscribe_since(&client, "lobby", &offset).await;
-    assert_eq!(client.next_of_type("error").await["code"], "history_lost");
+    let subscribed = client.subscribe("lobby", Some(&offset)).await;
+    let error = client.next_of_type("error").await;
+    assert_eq!(error["code"], "history_lost");
+    let sequence = |offset: &Value| u64::from_str_radix(&offset.as_str().unwrap()[8..], 16).unwrap();
+    assert_eq!(sequence(&subscribed["offset"]) + 1, sequence(&error["oldest"]));
     hears_ticks(&client, 6..=8).await;
     // The automatic rooms in the same way.
     let url = format!(
