@@ -101,6 +101,7 @@ impl RoomWalk {
         let user = Arc::new(User::anonymous());
         let session = Session::new(sid, Arc::clone(&self.namespace), client, user, keeper);
         session.open(0);
+        session.greeted();
         session.release();
         self.state.members.add(&session, 0);
         self.peers.push(peer);

@@ -90,6 +90,7 @@ impl Plain {
             offset,
         );
         self.client.send_text(&text);
+        session.greeted();
         if resumed {
             metrics::recovered(opened.recovered);
         }

@@ -52,7 +52,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Makes a session that holds everything back until it is opened.
+    /// Makes a session that holds everything back until its client is greeted.
     pub(crate) fn new(
         sid: Sid,
         namespace: Arc<Namespace>,
@@ -101,7 +101,13 @@ impl Session {
     pub(crate) fn open(&self, offset: u64) {
         let mut cursor = self.cursor.lock();
         cursor.last = cursor.last.max(offset);
-        cursor.open = true;
+    }
+
+    /// Notes that the client was greeted: it is sent signals from now on, behind the history that waits for it.
+    pub(crate) fn greeted(&self) {
+        let mut cursor = self.cursor.lock();
+        cursor.greeted = true;
+        cursor.keep_signals(None);
     }
 
     /// Returns the highest sequence up to which the client misses nothing.

@@ -133,6 +133,7 @@ impl Conversation {
         let mut text = vec![engineio::MESSAGE];
         encode::connect(&mut text, name, session.sid.as_str(), pid.as_deref());
         self.client.send_text(&text);
+        session.greeted();
         self.hub.tell_connect(&opened, auth);
         for greeting in &opened.greetings {
             session.deliver(greeting);

@@ -55,7 +55,7 @@ impl Plain {
 
     pub(super) async fn subscribe(&self, topic: &str, since: Option<&str>) -> Result<(), Refusal> {
         let room = Room::new(topic).map_err(|error| refusal("bad_room", &error.to_string()))?;
-        self.session.hold();
+        self.session.begin_replay(&room);
         match self.subscribe_held(&room, since).await {
             // It is in the room, but what came after its offset cannot be read or sent: going on would pass over a gap.
             Err(refusal) if &*refusal.code == UNAVAILABLE && self.session.is_in(&room) => {
@@ -63,7 +63,7 @@ impl Plain {
                 Err(refusal)
             }
             subscribed => {
-                self.session.release();
+                self.session.end_replay();
                 subscribed
             }
         }

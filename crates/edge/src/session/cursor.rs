@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use carillon_protocol::doubt::Lack;
+use carillon_protocol::names::Room;
 
 use crate::frame::Broadcast;
 
@@ -32,12 +33,25 @@ pub(super) struct Cursor {
     pub(super) late: Vec<Lack>,
     /// What the client was sent from below the offset with which it came: several doubts may name the same event.
     pub(super) replayed_below: Option<Box<BTreeSet<u64>>>,
-    /// Signals are delivered.
-    pub(super) open: bool,
+    /// The client was greeted, and is sent signals.
+    pub(super) greeted: bool,
+    /// Signals that wait behind a history.
+    pub(super) kept: Option<Box<Kept>>,
     /// Lists of rooms of which the client got a signal, the latest last.
     pub(super) lists: VecDeque<u64>,
     /// Signals that came while the session moves from edge to edge.
     pub(super) moving: Option<Vec<Arc<Broadcast>>>,
+}
+
+/// Signals that wait until a history has left.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Signals of other rooms pass until one of this room waits; `None` where all wait.
+    topic: Option<Room>,
+    /// The history is being read.
+    pub(super) reading: bool,
+    signals: Vec<Arc<Broadcast>>,
+    bytes: usize,
 }
 
 /// An event that waits.
@@ -72,6 +86,38 @@ impl Cursor {
         }
         self.lists.push_back(list);
         false
+    }
+
+    /// Lets signals wait until the history of a topic, or of all rooms, has left.
+    pub(super) fn keep_signals(&mut self, topic: Option<&Room>) -> &mut Kept {
+        let is_new = self.kept.is_none();
+        let kept = self.kept.get_or_insert_default();
+        kept.topic = topic.filter(|_| is_new).cloned();
+        kept
+    }
+
+    /// Keeps a signal that must wait, or drops it where more wait than `limit` bytes; `false` if it need not wait.
+    pub(super) fn keep(&mut self, signal: &Arc<Broadcast>, limit: usize) -> bool {
+        let Some(kept) = &mut self.kept else { return false };
+        let passes = kept.topic.as_ref().is_some_and(|topic| *topic != signal.room);
+        // A publisher's signals stay in their order.
+        if passes && kept.signals.is_empty() {
+            return false;
+        }
+        if kept.bytes + signal.size() <= limit {
+            kept.bytes += signal.size();
+            kept.signals.push(Arc::clone(signal));
+        }
+        true
+    }
+
+    /// Takes the signals that waited, if the history has left.
+    pub(super) fn take_kept(&mut self) -> Vec<Arc<Broadcast>> {
+        let held = &self.held;
+        let has_left = |kept: &mut Box<Kept>| !kept.reading && held.values().all(|held| held.live);
+        self.kept
+            .take_if(has_left)
+            .map_or_else(Vec::new, |kept| kept.signals)
     }
 
     /// Returns whether something waits that must leave before an event that is above the client's offset.

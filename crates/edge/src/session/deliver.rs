@@ -11,12 +11,16 @@ use crate::metrics;
 use crate::turn::{Joined, Turn};
 
 impl Session {
-    /// Takes an event of a room that the session is in.
-    pub(crate) fn deliver(self: &Arc<Self>, broadcast: &Arc<Broadcast>) {
-        self.deliver_in(None, broadcast);
+    /// Sends an event that this edge makes for this client alone.
+    pub(crate) fn deliver(&self, broadcast: &Arc<Broadcast>) {
+        let mut cursor = self.cursor.lock();
+        cursor.note_signal(broadcast);
+        if cursor.greeted {
+            self.write(None, broadcast, cursor.last);
+        }
     }
 
-    /// Takes an event as one of several of a turn.
+    /// Takes an event of a room that the session is in, as one of several of a turn.
     pub(crate) fn deliver_in(self: &Arc<Self>, turn: Option<&mut Turn>, broadcast: &Arc<Broadcast>) {
         if broadcast.excludes(self.sid.as_str()) {
             return;
@@ -24,7 +28,9 @@ impl Session {
         let mut cursor = self.cursor.lock();
         let Some(sequence) = broadcast.sequence else {
             cursor.note_signal(broadcast);
-            if cursor.open && !cursor.has_copy(broadcast) {
+            // A history fills half of the client's queue, and what waits behind it must fit into the other half.
+            let limit = self.namespace.queue_limit / 2;
+            if cursor.greeted && !cursor.has_copy(broadcast) && !cursor.keep(broadcast, limit) {
                 self.write(turn, broadcast, cursor.last);
             }
             return;
@@ -46,7 +52,7 @@ impl Session {
     /// Takes several events of a room as one piece; `false` where they must be taken one by one.
     pub(crate) fn deliver_joined(&self, turn: &mut Turn, joined: &Joined<'_>) -> bool {
         let mut cursor = self.cursor.lock();
-        if !cursor.open || cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
+        if !cursor.greeted || cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
             return false;
         }
         // A frame below the offset would carry the offset in place of its own sequence.
@@ -119,16 +125,45 @@ impl Session {
         self.flush(&mut cursor);
     }
 
+    /// Holds everything back for a subscription, the topic's signals too, until [`Session::end_replay`].
+    pub(crate) fn begin_replay(&self, topic: &Room) {
+        let mut cursor = self.cursor.lock();
+        cursor.holds += 1;
+        cursor.keep_signals(Some(topic)).reading = true;
+    }
+
+    /// Lets what waited for a subscription leave: the rest of its history, then signals.
+    pub(crate) fn end_replay(self: &Arc<Self>) {
+        if let Some(kept) = &mut self.cursor.lock().kept {
+            kept.reading = false;
+        }
+        self.release();
+    }
+
     /// Sends what waited, if nothing holds it any more.
     pub(crate) fn release_namespace(self: &Arc<Self>) {
         self.flush(&mut self.cursor.lock());
     }
 
     fn flush(self: &Arc<Self>, cursor: &mut Cursor) {
+        self.flush_held(cursor);
+        let signals = cursor.take_kept();
+        if signals.is_empty() {
+            return;
+        }
+        self.client.cork();
+        // Rooms may have been left meanwhile.
+        for signal in signals.iter().filter(|signal| self.is_in(&signal.room)) {
+            self.write(None, signal, cursor.last);
+        }
+        self.client.uncork();
+    }
+
+    fn flush_held(self: &Arc<Self>, cursor: &mut Cursor) {
         while cursor.holds == 0 && !self.namespace.is_held() {
             let Some(next) = cursor.held.values().next() else {
                 let verified = std::mem::take(&mut cursor.verified);
-                if cursor.open {
+                if cursor.greeted {
                     cursor.last = cursor.last.max(verified);
                 }
                 return;

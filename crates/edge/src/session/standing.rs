@@ -41,7 +41,7 @@ impl Session {
     /// Holds durable events back, unless some are held already for whatever reason.
     pub(crate) fn freeze(&self) -> bool {
         let mut cursor = self.cursor.lock();
-        let is_quiet = cursor.open
+        let is_quiet = cursor.greeted
             && cursor.holds == 0
             && cursor.held.is_empty()
             && !self.namespace.is_held()
@@ -119,7 +119,7 @@ impl Session {
     /// owner sent.
     pub(crate) fn settle(&self, mut sent: Vec<u64>) {
         let mut cursor = self.cursor.lock();
-        cursor.open = true;
+        cursor.greeted = true;
         let Some(signals) = cursor.moving.take() else {
             return;
         };

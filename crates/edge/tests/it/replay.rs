@@ -6,9 +6,10 @@ use carillon_bus::Subscription;
 use carillon_protocol::headers::Headers;
 use carillon_service::settings::{JoinPolicy, RoomRule};
 use carillon_testkit::clients::WsClient;
+use carillon_testkit::{http, tokens};
 use serde_json::{Value, json};
 
-use crate::stage::{PATIENCE, Plan, Stage};
+use crate::stage::{Edge, PATIENCE, Plan, Stage};
 
 /// Rooms `asked:` are decided by the test, which can let things happen meanwhile.
 struct Backend {
@@ -42,6 +43,20 @@ impl Backend {
         let to = request.reply.unwrap();
         let yes = json!({ "allow": true }).to_string();
         stage.bus.publish(&to, &Headers::new(), yes.into()).await.unwrap();
+    }
+}
+
+/// A client that hears all signals for everybody, and so tells that those before have come to its edge.
+struct Witness(WsClient);
+
+impl Witness {
+    async fn at(stage: &Stage, edge: &Edge) -> Self {
+        Self(stage.ws(edge, "witness").await.0)
+    }
+
+    async fn has_seen(&self, stage: &Stage, event: &str) {
+        stage.signal("all", event, json!({})).await;
+        self.0.next_event(event).await;
     }
 }
 
@@ -112,4 +127,96 @@ async fn a_replay_does_not_overtake_what_came_before_it_to_another_room() {
     backend.allow_after(&stage, meanwhile).await;
     let seen = up_to(&client, "second").await;
     assert_eq!(seen, ["subscribed", "first", "mine", "second"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_of_a_topic_come_behind_its_history() {
+    let stage = Stage::with(Backend::plan()).await;
+    let mut backend = Backend::start(&stage).await;
+    let edge = stage.edge().await;
+    let witness = Witness::at(&stage, &edge).await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    let offset = offset_of(&client).await;
+    for _ in 0..2 {
+        stage.publish("asked:1", "tick", json!(1)).await;
+    }
+    client.send(&json!({ "type": "sub", "topic": "asked:1" }));
+    backend.allow_after(&stage, async {}).await;
+    client.next_of_type("subscribed").await;
+    client.send(&json!({ "type": "sub", "topic": "asked:1", "since": offset }));
+    let meanwhile = async {
+        // Nobody waits for what has nothing to do with the topic.
+        witness.has_seen(&stage, "before").await;
+        client.next_event("before").await;
+        stage.signal("asked:1", "typing", json!({})).await;
+        witness.has_seen(&stage, "behind").await;
+    };
+    backend.allow_after(&stage, meanwhile).await;
+    let seen = up_to(&client, "behind").await;
+    assert_eq!(seen, ["subscribed", "tick", "tick", "typing", "behind"]);
+    witness.has_seen(&stage, "live").await;
+    client.next_event("live").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_begins_with_its_welcome_whatever_comes_before() {
+    let stage = Stage::with(Backend::plan()).await;
+    let mut backend = Backend::start(&stage).await;
+    let edge = stage.edge().await;
+    let witness = Witness::at(&stage, &edge).await;
+    let url = format!(
+        "http://{}/sse?token={}&topic=asked:1&since=x",
+        edge.address,
+        tokens::dev("42")
+    );
+    let stream = stage.driver.sse(url, &[]);
+    let meanwhile = async {
+        stage.signal("user:42", "early", json!({})).await;
+        witness.has_seen(&stage, "early").await;
+    };
+    backend.allow_after(&stage, meanwhile).await;
+    assert_eq!(stream.next_message().await.json["type"], "welcome");
+    stage.signal("user:42", "typing", json!({})).await;
+    let is_event = |message: &carillon_testkit::clients::SseMessage| message.json["type"].is_null();
+    let first = stream.next_matching("the first event", is_event).await;
+    assert_eq!(first.json["event"], "typing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_come_behind_a_history_that_leaves_slowly() {
+    const EVENTS: usize = 300;
+    let mut plan = Plan::default();
+    plan.edge.queue = 128 * 1024;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let witness = Witness::at(&stage, &edge).await;
+    let offset = offset_of(&witness.0).await;
+    let text = "x".repeat(40_000);
+    for _ in 0..EVENTS {
+        stage.publish("user:42", "tick", json!(text)).await;
+    }
+    let url = format!(
+        "http://{}/sse?token={}&since={offset}",
+        edge.address,
+        tokens::dev("42")
+    );
+    // Nothing is read yet, and this is more than the sockets' buffers take.
+    let mut response = http::client().get(url).send().await.unwrap();
+    stage.signal("user:42", "typing", json!({})).await;
+    witness.has_seen(&stage, "sent").await;
+    let mut body = Vec::new();
+    let is_read = |body: &[u8]| body.windows(14).any(|part| part == b"\"event\":\"sent\"");
+    while !is_read(&body[body.len().saturating_sub(200_000)..]) {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap();
+        body.extend_from_slice(&chunk.unwrap().unwrap());
+    }
+    let seen: Vec<String> = String::from_utf8(body)
+        .unwrap()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|message| Some(message["event"].as_str()?.to_owned()))
+        .collect();
+    let mut expected = vec!["tick"; EVENTS];
+    expected.extend(["typing", "sent"]);
+    assert_eq!(seen, expected);
 }
