@@ -40,6 +40,22 @@ struct About<'a> {
     id: Option<u64>,
 }
 
+impl<'a> About<'a> {
+    fn of(message: &'a Message<'_>) -> Self {
+        match message {
+            Message::Subscribe { topic, .. } | Message::Unsubscribe { topic } => Self {
+                topic: Some(topic),
+                id: None,
+            },
+            Message::Presence { topic, id } => Self {
+                topic: Some(topic),
+                id: Some(*id),
+            },
+            _ => Self::default(),
+        }
+    }
+}
+
 impl Plain {
     /// Opens the session of a plain client and greets it.
     pub(crate) async fn open(
@@ -117,15 +133,11 @@ impl Plain {
             Ok(message) => message,
             Err(bad) => return self.bad_message(&bad),
         };
-        match message {
-            // The rules count events by themselves.
-            Message::Emit { .. } | Message::Answer { .. } => {}
-            _ => {
-                if let Err(refusal) = self.admit() {
-                    self.error(&refusal, About::default());
-                    return close_if_abuse(&refusal);
-                }
-            }
+        // The rules count events by themselves.
+        let is_counted = !matches!(message, Message::Emit { .. } | Message::Answer { .. });
+        if is_counted && let Err(refusal) = self.admit() {
+            self.error(&refusal, About::of(&message));
+            return close_if_abuse(&refusal);
         }
         match message {
             Message::Subscribe { topic, since } => {

@@ -1,6 +1,8 @@
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use carillon_protocol::headers::{Headers, name};
+use carillon_service::settings::Rate;
 use carillon_testkit::clients::{WsClient, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
@@ -196,6 +198,41 @@ async fn since_does_not_replay_what_was_published_for_everyone_but_this_client()
     client.send(&json!({ "type": "sub", "topic": "lobby", "since": offset }));
     client.next_event("all").await;
     client.assert_no_message("event for others", |message| message["event"] == "others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_its_rate_is_named() {
+    let mut plan = Plan::default();
+    plan.namespaces.get_mut("/").unwrap().rate = few();
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    for _ in 0..2 {
+        offset_of(&client).await;
+    }
+    let refused = [
+        json!({ "type": "sub", "topic": "lobby" }),
+        json!({ "type": "unsub", "topic": "lobby" }),
+        json!({ "type": "presence", "topic": "lobby", "id": 7 }),
+    ];
+    for message in refused {
+        client.send(&message);
+        let error = client.next_of_type("error").await;
+        assert_eq!(error["code"], "rate_limited");
+        assert_eq!(
+            (&error["topic"], &error["id"]),
+            (&message["topic"], &message["id"])
+        );
+    }
+}
+
+/// Two events, which come again in an hour.
+fn few() -> Rate {
+    Rate {
+        events: 2,
+        per: Duration::from_secs(3600),
+        ..Rate::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
