@@ -119,7 +119,7 @@ pub fn parse(json: &str) -> Result<Message<'_>, BadMessage> {
     let fields: Fields<'_> = serde_json::from_str(json).map_err(|_| Problem::NotJson)?;
     message(&fields).map_err(|problem| BadMessage {
         problem,
-        topic: name("topic", fields.topic, MAX_ROOM).ok().map(Cow::into_owned),
+        topic: text("topic", fields.topic).ok().map(Cow::into_owned),
         id: number("id", fields.id).ok(),
     })
 }

@@ -294,6 +294,15 @@ fn an_event_ends_in_its_offset() {
     );
 }
 
+#[test]
+fn a_refused_message_is_told_with_the_topic_as_it_was_sent() {
+    for topic in [String::new(), "x".repeat(257)] {
+        let error = parse(&json!({"type": "sub", "topic": topic}).to_string()).unwrap_err();
+        assert_eq!(error.problem.code(), "bad_field");
+        assert_eq!(error.topic, Some(topic));
+    }
+}
+
 proptest! {
     #[test]
     fn emits_survive(event in "\\PC{1,32}", data in any::<(String, f64, bool)>(), id in 0..=1u64 << 53) {
