@@ -83,12 +83,13 @@ impl Front {
             .hub
             .identify_plain(&Shown::of(request.headers(), query))
             .await?;
-        let topics: Result<Vec<Room>, _> = query_values(query, "topic")
-            .iter()
-            .map(|topic| Room::new(topic))
-            .collect();
-        let topics =
-            topics.map_err(|problem| error(StatusCode::FORBIDDEN, "bad_room", &problem.to_string()))?;
+        let topics = query_values(query, "topic").map(|topic| {
+            let topic = String::from_utf8(topic).map_err(|_| "a room is UTF-8".to_owned())?;
+            Room::new(&topic).map_err(|problem| problem.to_string())
+        });
+        let topics: Vec<Room> = topics
+            .collect::<Result<_, _>>()
+            .map_err(|problem| error(StatusCode::FORBIDDEN, "bad_room", &problem))?;
         if topics.len() > MAX_TOPICS.min(self.hub.config.max_rooms) {
             return Err(error(StatusCode::FORBIDDEN, "too_many_rooms", "too many topics"));
         }

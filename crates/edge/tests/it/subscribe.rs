@@ -201,6 +201,22 @@ async fn since_does_not_replay_what_was_published_for_everyone_but_this_client()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_offset_without_a_sense_is_one_that_cannot_be_read() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    for since in ["&since=%FF", "&since", "&since=", "&sinc%65=x"] {
+        let url = format!("ws://{}/ws?token={}{since}", edge.address, tokens::dev("42"));
+        let client = stage.driver.ws(&url, WsOptions::new());
+        assert_eq!(
+            client.next_of_type("welcome").await["recovered"],
+            false,
+            "{since}"
+        );
+        assert_eq!(client.next_of_type("error").await["code"], "history_lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_for_its_rate_is_named() {
     let mut plan = Plan::default();
     plan.namespaces.get_mut("/").unwrap().rate = few();
