@@ -56,14 +56,17 @@ impl Shown {
                 .get(name)
                 .map(|value: &axum::http::HeaderValue| value.as_bytes().to_vec())
         };
-        let protocols = headers
-            .get("sec-websocket-protocol")
-            .and_then(|value| value.to_str().ok());
+        // RFC 6455, section 11.3.4: several lines are one list.
+        let protocols: Vec<&str> = headers
+            .get_all("sec-websocket-protocol")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         Self {
             authorization: bytes("authorization"),
             cookie: bytes("cookie"),
             query: query.map(str::to_owned),
-            subprotocols: protocols.map(str::to_owned),
+            subprotocols: (!protocols.is_empty()).then(|| protocols.join(",")),
         }
     }
 

@@ -2,6 +2,8 @@ use carillon_protocol::headers::Headers;
 use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::stage::{Plan, Stage};
 
@@ -87,6 +89,30 @@ async fn a_plain_client_is_refused_before_the_upgrade() {
     let client = stage.driver.ws(format!("ws://{}/ws", edge.address), protocols);
     assert_eq!(client.opened().await, "carillon.v1");
     assert_eq!(client.next_of_type("welcome").await["userId"], "42");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subprotocols_may_stand_in_several_lines() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let token = tokens::dev("42");
+    let [name, bearer] = ["carillon.v1".to_owned(), format!("bearer.{token}")];
+    for [first, second] in [[&name, &bearer], [&bearer, &name]] {
+        let mut socket = TcpStream::connect(edge.address).await.unwrap();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {first}\r\nSec-WebSocket-Protocol: {second}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(socket).lines();
+        let mut head = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+            head.push(line.to_lowercase());
+        }
+        assert!(head[0].starts_with("http/1.1 101"), "{head:?}");
+        assert!(head.contains(&"sec-websocket-protocol: carillon.v1".to_owned()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
