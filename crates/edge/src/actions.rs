@@ -9,6 +9,7 @@ use carillon_protocol::headers::Headers;
 use carillon_protocol::names::Room;
 
 use crate::backend::refusal;
+use crate::client::Closing;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
@@ -187,8 +188,27 @@ impl Session {
         });
     }
 
+    /// Counts something that the client sent and that is no event.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        metrics::received(&self.namespace);
+        let rules = self.namespace.rules.load();
+        self.with_limits(|limits| rules.admit(limits, Instant::now()))
+    }
+
     /// Notes that the client answered the application heartbeat.
     fn alive(&self) {
         self.pulse.lock().answered();
     }
+}
+
+/// Closes a connection that goes far past its limit.
+pub(crate) fn close_if_abuse(refusal: &Refusal) -> Result<(), Closing> {
+    if refusal.abuse {
+        return Err(Closing {
+            code: 1008,
+            reason: "rate_limited: far too many messages".to_owned(),
+            flush: true,
+        });
+    }
+    Ok(())
 }

@@ -59,12 +59,14 @@ impl Asks {
         self.0.lock().as_ref().is_some_and(|open| open.stopped)
     }
 
-    /// Takes a client's answer; one that nobody waits for is dropped.
-    pub(crate) fn answer(&self, number: u64, payload: Payload) {
+    /// Takes a client's answer; `false` where no such question is open.
+    pub(crate) fn answer(&self, number: u64, payload: Payload) -> bool {
         let mut open = self.0.lock();
-        if let Some(sender) = open.as_mut().and_then(|open| open.waiting.remove(&number)) {
-            let _ = sender.send(payload);
-        }
+        let Some(sender) = open.as_mut().and_then(|open| open.waiting.remove(&number)) else {
+            return false;
+        };
+        let _ = sender.send(payload);
+        true
     }
 }
 
@@ -78,8 +80,8 @@ mod tests {
         let (first, mut answer) = asks.open().unwrap();
         let (second, _) = asks.open().unwrap();
         assert_eq!((first, second), (1, 2));
-        asks.answer(1, Payload::NONE);
-        asks.answer(1, Payload::One("1".into()));
+        assert!(asks.answer(1, Payload::NONE));
+        assert!(!asks.answer(1, Payload::One("1".into())));
         assert_eq!(answer.try_recv(), Ok(Payload::NONE));
     }
 }

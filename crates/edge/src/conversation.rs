@@ -23,7 +23,7 @@ use carillon_service::settings::Overflow;
 use parking_lot::Mutex;
 
 use crate::accept::Slots;
-use crate::actions::Answer;
+use crate::actions::{Answer, close_if_abuse};
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
 use crate::frame::Chunk;
@@ -143,8 +143,11 @@ impl Conversation {
                 None => Ok(()),
             },
             Body::Ack { id, arguments } => {
-                self.client.asks.answer(id, arguments.to_payload());
-                Ok(())
+                let is_awaited = self.client.asks.answer(id, arguments.to_payload());
+                match self.session(&namespace).filter(|_| !is_awaited) {
+                    Some(session) => session.admit().or_else(|refusal| close_if_abuse(&refusal)),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -173,7 +176,10 @@ impl Conversation {
         } else {
             self.hub.on_event(session, name, &payload, id.is_some()).await
         };
-        let abuse = matches!(&outcome, Err(refusal) if refusal.abuse);
+        let counted = match &outcome {
+            Err(refusal) => close_if_abuse(refusal),
+            Ok(_) => Ok(()),
+        };
         match outcome {
             Ok(Answer::Backend { event, payload }) => {
                 // The backend may take seconds; what the client sends next does not wait for it.
@@ -191,14 +197,7 @@ impl Conversation {
             }
             outcome => self.finish(session, id, name, outcome),
         }
-        if abuse {
-            return Err(Closing {
-                code: 1008,
-                reason: "rate_limited: far too many events".to_owned(),
-                flush: true,
-            });
-        }
-        Ok(())
+        counted
     }
 
     /// Sends the acknowledgement, the event in its place, or the error.

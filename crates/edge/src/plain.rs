@@ -13,7 +13,7 @@ use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::Transport;
 
-use crate::actions::Answer;
+use crate::actions::{Answer, close_if_abuse};
 use crate::backend::refusal;
 use crate::client::{Client, Closing};
 use crate::entrance::{Entry, Opened, Refused, Resume};
@@ -133,9 +133,9 @@ impl Plain {
             Ok(message) => message,
             Err(bad) => return self.bad_message(&bad),
         };
-        // The rules count events by themselves.
+        // The rules count events by themselves, and answers count where nobody asked.
         let is_counted = !matches!(message, Message::Emit { .. } | Message::Answer { .. });
-        if is_counted && let Err(refusal) = self.admit() {
+        if is_counted && let Err(refusal) = self.session.admit() {
             self.error(&refusal, About::of(&message));
             return close_if_abuse(&refusal);
         }
@@ -159,7 +159,13 @@ impl Plain {
                 return self.emit(&event, &arguments.to_payload(), id).await;
             }
             Message::Presence { topic, id } => self.presence(&topic, id),
-            Message::Answer { ask, arguments } => self.client.asks.answer(ask, arguments.to_payload()),
+            Message::Answer { ask, arguments } => {
+                if !self.client.asks.answer(ask, arguments.to_payload())
+                    && let Err(refusal) = self.session.admit()
+                {
+                    return close_if_abuse(&refusal);
+                }
+            }
             Message::Authenticate { token } => {
                 let payload = Payload::One(serde_json::json!({ "token": token.reveal() }).to_string().into());
                 match self.hub.refresh(&self.session, &payload).await {
@@ -181,15 +187,8 @@ impl Plain {
                 id: bad.id,
             },
         );
-        let counted = self.admit();
+        let counted = self.session.admit();
         counted.as_ref().map_or_else(close_if_abuse, |()| Ok(()))
-    }
-
-    fn admit(&self) -> Result<(), Refusal> {
-        metrics::received(&self.session.namespace);
-        let rules = self.session.namespace.rules.load();
-        self.session
-            .with_limits(|limits| rules.admit(limits, std::time::Instant::now()))
     }
 
     fn offset(&self) -> Option<Offset> {
@@ -329,15 +328,4 @@ impl Plain {
 
 fn event_text(name: &str, payload: &Payload) -> Vec<u8> {
     format!("{{\"type\":\"{name}\",\"data\":{}}}", payload.text()).into_bytes()
-}
-
-fn close_if_abuse(refusal: &Refusal) -> Result<(), Closing> {
-    if refusal.abuse {
-        return Err(Closing {
-            code: 1008,
-            reason: "rate_limited: far too many messages".to_owned(),
-            flush: true,
-        });
-    }
-    Ok(())
 }

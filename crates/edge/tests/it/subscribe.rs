@@ -1,13 +1,16 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use carillon_bus::Bucket;
 use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::ids::Sid;
+use carillon_protocol::session::Record;
 use carillon_service::settings::Rate;
 use carillon_testkit::clients::{WsClient, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
 
-use crate::stage::{Plan, Stage};
+use crate::stage::{PATIENCE, Plan, Stage};
 
 /// The client's offset now.
 async fn offset_of(client: &WsClient) -> String {
@@ -240,6 +243,49 @@ async fn what_is_refused_for_its_rate_is_named() {
             (&message["topic"], &message["id"])
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_count_where_nobody_asked() {
+    let mut plan = Plan::default();
+    plan.namespaces.get_mut("/").unwrap().rate = few();
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (client, welcome) = stage.ws(&edge, "42").await;
+    let sid: Sid = welcome["sid"].as_str().unwrap().parse().unwrap();
+    let record = stage.bus.table(Bucket::Sessions).get(sid.as_str()).await.unwrap();
+    let record: Record = serde_json::from_slice(&record.unwrap().value).unwrap();
+    let subject = format!("{}.ask", stage.bus.subjects().edge(record.owner));
+    let question = json!({
+        "namespace": "/", "room": "all", "event": "sure?", "payload": 1, "sids": [sid], "timeoutMs": 20_000,
+    });
+    // Whoever is asked may answer, more often than the limit has events.
+    for _ in 0..30 {
+        let body = question.to_string().into();
+        let headers = Headers::new();
+        let (answers, ()) = tokio::join!(stage.bus.request(&subject, &headers, body, PATIENCE), async {
+            let asked = client.next_event("sure?").await;
+            client.send(&json!({ "type": "answer", "ask": asked["ask"], "data": true }));
+        });
+        let answers: Value = serde_json::from_slice(&answers.unwrap().body).unwrap();
+        assert_eq!(answers["answers"][0]["data"], true);
+    }
+    offset_of(&client).await;
+    for _ in 0..20 {
+        client.send(&json!({ "type": "answer", "ask": 1, "data": true }));
+    }
+    assert_eq!(client.closed().await.code, 1008);
+    // A Socket.IO client that acknowledges what it was not sent.
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", edge.address);
+    let raw = stage.driver.ws(url, WsOptions::new());
+    raw.opened().await;
+    raw.send_text(&format!("40{}", json!({ "token": tokens::dev("42") })));
+    let mut acknowledge = tokio::time::interval(Duration::from_millis(10));
+    let closed = tokio::select! {
+        closed = raw.closed() => closed,
+        () = async { loop { acknowledge.tick().await; raw.send_text("431[]"); } } => unreachable!(),
+    };
+    assert_eq!(closed.code, 1008);
 }
 
 /// Two events, which come again in an hour.
