@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
 use serde::Serialize;
 
-use crate::connection::{Bus, Message};
+use crate::connection::{Bus, Message, read_headers};
 
 /// Most subjects of one `multi_last` request; the server refuses more.
 const MAX_SUBJECTS: usize = 1024;
@@ -102,8 +103,7 @@ impl Bus {
 
     /// Returns the messages of a subject with sequences in `(after, up_to]`, ascending, at most `limit`.
     ///
-    /// `up_to` is a sequence that the subject is known to have had: a replica that has not reached it is asked
-    /// again.
+    /// A replica may be behind: where its answer ends before `up_to`, the stream's leader says what comes next.
     pub async fn read(
         &self,
         stream: &str,
@@ -114,7 +114,6 @@ impl Bus {
     ) -> Result<Vec<StoredMessage>, HistoryError> {
         let mut messages: Vec<StoredMessage> = Vec::new();
         let mut next = after + 1;
-        let mut retries = 0;
         while next <= up_to && messages.len() < limit {
             let batch = BATCH.min(limit - messages.len());
             let request = serde_json::to_vec(&Next {
@@ -131,16 +130,39 @@ impl Bus {
                 Some(sequence) => next = sequence + 1,
                 None => {}
             }
-            if end.pending == 0 || reached.is_none() {
-                // The end of the subject: either what was at `up_to` has expired, or the replica is behind.
-                retries += 1;
-                if retries > 5 {
-                    break;
+            if messages.len() < limit && (end.pending == 0 || reached.is_none()) {
+                match self.next_of_leader(stream, subject, next).await? {
+                    Some(message) if message.sequence <= up_to => {
+                        next = message.sequence + 1;
+                        messages.push(message);
+                    }
+                    _ => break,
                 }
-                tokio::time::sleep(Duration::from_millis(20 * retries)).await;
             }
         }
         Ok(messages)
+    }
+
+    /// Asks the leader of a stream for the first message of a subject from a sequence on.
+    async fn next_of_leader(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<StoredMessage>, HistoryError> {
+        let stream = self.inner.jetstream.get_stream_no_info(stream).await;
+        let stream = stream.map_err(|_| HistoryError::Away)?;
+        match stream.get_first_raw_message_by_subject(subject, sequence).await {
+            Ok(message) => Ok(Some(StoredMessage {
+                subject: message.subject.into_string(),
+                sequence: message.sequence,
+                time: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
+                headers: read_headers(&message.headers),
+                body: message.payload,
+            })),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(_) => Err(HistoryError::Away),
+        }
     }
 
     /// Returns how far a stream reaches.
@@ -239,4 +261,76 @@ pub fn now() -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use carillon_service::settings::Nats;
+    use carillon_testkit::nats::Server;
+    use serde_json::json;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const NOTHING: &str = "NATS/1.0 404 Message Not Found\r\n\r\n";
+
+    /// Answers direct gets of a stream as a replica that has nothing yet.
+    async fn lag_behind(server: &Server, stream: &str) {
+        let (reading, mut writing) = TcpStream::connect(server.addr()).await.unwrap().into_split();
+        let mut lines = BufReader::new(reading).lines();
+        let begin = format!(
+            "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB $JS.API.DIRECT.GET.{stream} 1\r\nPING\r\n"
+        );
+        writing.write_all(begin.as_bytes()).await.unwrap();
+        while lines.next_line().await.unwrap().unwrap() != "PONG" {}
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                // The line of a message: MSG, subject, subscription, reply, size.
+                if let ["MSG", _, _, reply, _] = line.split(' ').collect::<Vec<_>>()[..] {
+                    let size = NOTHING.len();
+                    let answer = format!("HPUB {reply} {size} {size}\r\n{NOTHING}\r\n");
+                    writing.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_replica_does_not_have_yet_is_read_from_the_leader() {
+        let server = Server::start().await;
+        let settings = Nats {
+            url: server.url(),
+            ..Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        // Without direct gets of its own, so that nobody but the stand-in answers them.
+        let config = json!({ "name": "LAG", "subjects": ["lag.*"], "storage": "memory" }).to_string();
+        let none = Headers::new();
+        let created = bus.request("$JS.API.STREAM.CREATE.LAG", &none, config.into(), LIMIT);
+        created.await.unwrap();
+        lag_behind(&server, "LAG").await;
+        for n in 0..3 {
+            for subject in ["lag.a", "lag.b"] {
+                let headers = Headers::new().with("Number", n.to_string());
+                bus.store(subject, &headers, "x".into()).await.unwrap();
+            }
+        }
+        let read = async |after, up_to, limit| {
+            let read = bus.read("LAG", "lag.a", after, up_to, limit).await.unwrap();
+            let number =
+                |message: &StoredMessage| (message.sequence, message.headers.number("Number").unwrap());
+            read.iter().map(number).collect::<Vec<_>>()
+        };
+        assert_eq!(read(0, 5, 100).await, [(1, 0), (3, 1), (5, 2)]);
+        assert_eq!(read(1, u64::MAX, 100).await, [(3, 1), (5, 2)]);
+        assert_eq!(read(0, 4, 100).await, [(1, 0), (3, 1)]);
+        assert_eq!(read(0, 5, 1).await, [(1, 0)]);
+        assert_eq!(read(5, 9, 100).await, []);
+        assert_eq!(
+            bus.read("NONE", "lag.a", 0, 5, 100).await.unwrap_err(),
+            HistoryError::Away
+        );
+    }
 }
