@@ -14,6 +14,8 @@ pub mod name {
     pub const INGEST: &str = "Carillon-Ingest";
     /// `<id>;<i>;<k>`: copy `i` of `k` (from 0) of an event for a list of rooms.
     pub const SET: &str = "Carillon-Set";
+    /// What came before the event in its room ([`Before`](crate::before::Before)).
+    pub const BEFORE: &str = "Carillon-Before";
     /// Milliseconds since 1970 at which the event was accepted.
     pub const TIME: &str = "Carillon-Time";
     /// Why a body was refused.

@@ -3,6 +3,7 @@
 //! Read [`names`] and [`subject`] first, then [`event`] and [`session`].
 //! What clients speak stands in [`websocket`], [`engineio`], [`socketio`] and [`clientjson`].
 
+pub mod before;
 pub mod binary;
 pub mod clientjson;
 pub mod doubt;

@@ -327,8 +327,9 @@ fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) 
     let mut headers = event.headers().with(name::INGEST, delivered.sequence.to_string());
     trace::pass_on(span, &delivered.headers, &mut headers);
     let mut once = event.id.as_ref().map(|id| format!("id {id}"));
+    let ttl = ttl.map(|ttl| ttl.min(LONGEST_TTL));
     if let Some(ttl) = ttl {
-        headers.push(name::TTL, format!("{}s", ttl.min(LONGEST_TTL)));
+        headers.push(name::TTL, format!("{ttl}s"));
         // It may be gone before a new owner looks whether it was stored.
         once = once.or_else(|| Some(format!("ingest {} {}", origin.sequence, origin.time)));
     }
@@ -337,5 +338,6 @@ fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) 
         body: event.payload.json().clone(),
         origin,
         once,
+        ttl,
     }
 }

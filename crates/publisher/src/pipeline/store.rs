@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use carillon_bus::history::now;
 use carillon_bus::{Bus, Outgoing, StoreError, Stored};
+use carillon_protocol::before::Before;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Namespace;
 use futures_util::future::join_all;
@@ -22,6 +24,8 @@ use crate::pipeline::tails::{Origin, Tail};
 const LATE: Duration = Duration::from_secs(1);
 /// No room's sequence: a store that expects it is never done.
 const NEVER: u64 = 1 << 62;
+/// In place of the sequence of a batch's first message, which is known when the batch is stored.
+const BATCH: u64 = 1 << 62;
 /// JetStream's answers that the same message gets for ever.
 const PERMANENT: [u64; 4] = [10052, 10097, 10165, 10166];
 /// Names asked for at once.
@@ -36,6 +40,8 @@ pub(crate) struct Content {
     pub(crate) origin: Origin,
     /// What names the event within a room, for the removal of duplicates.
     pub(crate) once: Option<String>,
+    /// Seconds that it stays, if not as long as the history.
+    pub(crate) ttl: Option<u64>,
 }
 
 /// One event in one room.
@@ -146,6 +152,13 @@ impl Store {
     }
 }
 
+impl Content {
+    /// Returns when the event expires, if it does, where it is stored at a time; both in milliseconds since 1970.
+    fn expires(&self, stored: u64) -> Option<u64> {
+        Some(stored.saturating_add(self.ttl?.saturating_mul(1000)))
+    }
+}
+
 impl Copy {
     /// JetStream removes duplicates in the whole stream, so the room is part of the name.
     fn message_id(&self) -> Option<String> {
@@ -166,20 +179,20 @@ impl Copy {
 impl Voyage<'_> {
     async fn run(mut self) -> Outcome {
         let mut backoff = Backoff::new();
-        self.look_up(true, &mut backoff).await;
         loop {
+            self.look_up(true, &mut backoff).await;
             self.drop_covered();
             self.tell_doubts().await;
             if self.shipment.copies.is_empty() {
                 break;
             }
-            let begun = Instant::now();
-            let error = match self.attempt().await {
+            let (begun, sent) = (Instant::now(), now());
+            let error = match self.attempt(sent).await {
                 Ok(stored) => {
                     if stored.duplicate || begun.elapsed() > LATE {
                         self.doubt(Some(stored));
                     }
-                    self.landed(stored);
+                    self.landed(stored, sent);
                     backoff.reset();
                     continue;
                 }
@@ -195,15 +208,13 @@ impl Voyage<'_> {
 
     /// Reads the ends of rooms: of those that are not known, or of all.
     async fn look_up(&mut self, missing: bool, backoff: &mut Backoff) {
-        let mut rooms: Vec<String> = self
-            .shipment
-            .copies
-            .iter()
-            .map(|copy| copy.room.to_string())
+        let tails = &self.shipment.tails;
+        let is_known = |room: &str| tails.get(room).is_some_and(|tail| !tail.is_behind);
+        let rooms = self.shipment.copies.iter().map(|copy| &copy.room);
+        let mut rooms: Vec<String> = rooms
+            .filter(|room| !missing || !is_known(room))
+            .map(|room| room.to_string())
             .collect();
-        if missing {
-            rooms.retain(|room| !self.shipment.tails.contains_key(room.as_str()));
-        }
         rooms.sort_unstable();
         rooms.dedup();
         if rooms.is_empty() {
@@ -224,7 +235,7 @@ impl Voyage<'_> {
             .collect();
         for room in &rooms {
             let tail = self.shipment.tails.entry(room.as_str().into()).or_default();
-            *tail = tail.again(found.remove(room.as_str()));
+            *tail = std::mem::take(tail).again(found.remove(room.as_str()));
         }
     }
 
@@ -269,11 +280,12 @@ impl Voyage<'_> {
         &self.shipment.copies[..count]
     }
 
-    async fn attempt(&self) -> Result<Stored, StoreError> {
+    async fn attempt(&self, sent: u64) -> Result<Stored, StoreError> {
         let copies = self.next();
         let mut messages = Vec::with_capacity(copies.len());
         let mut last: Option<&Arc<str>> = None;
-        for (index, copy) in copies.iter().enumerate() {
+        let mut before = Before::default();
+        for (own, (index, copy)) in (BATCH..).zip(copies.iter().enumerate()) {
             let mut headers = copy.content.headers.clone();
             if let Some(id) = copy.message_id() {
                 headers.push(name::MSG_ID, id);
@@ -284,10 +296,13 @@ impl Voyage<'_> {
             }
             // Within a batch the server checks a room once, at its first message.
             if last != Some(&copy.room) {
-                let tail = self.shipment.tails.get(&copy.room).copied().unwrap_or_default();
+                let tail = self.shipment.tails.get(&copy.room).cloned().unwrap_or_default();
                 headers.push(name::EXPECTED, tail.sequence.to_string());
+                before = tail.before;
             }
             last = Some(&copy.room);
+            headers.push(name::BEFORE, before.to_header(own, BATCH));
+            before.push(own, copy.content.expires(sent));
             messages.push(Outgoing {
                 subject: copy.room.to_string(),
                 headers,
@@ -313,7 +328,7 @@ impl Voyage<'_> {
     }
 
     /// Takes an acknowledgement for what was sent.
-    fn landed(&mut self, stored: Stored) {
+    fn landed(&mut self, stored: Stored, sent: u64) {
         let count = self.next().len();
         if stored.duplicate {
             metrics::duplicates(1);
@@ -325,7 +340,12 @@ impl Voyage<'_> {
         for (index, copy) in copies.enumerate() {
             let sequence = stored.sequence.saturating_sub((count - 1 - index) as u64);
             let tail = self.shipment.tails.entry(copy.room).or_default();
-            *tail = tail.after(sequence, copy.content.origin);
+            let (known, origin) = (std::mem::take(tail), copy.content.origin);
+            *tail = if stored.duplicate {
+                known.after_duplicate(sequence, origin)
+            } else {
+                known.after(sequence, origin, copy.content.expires(sent))
+            };
             self.fates[copy.entry].stored_at(sequence);
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it is surprised")]
 
+mod before;
 mod cluster;
 mod dead;
 mod demo;
