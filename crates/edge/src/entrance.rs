@@ -218,7 +218,11 @@ impl Hub {
         let lost = lost.filter_map(|room| {
             let read = missed.iter().find(|missed| missed.room == *room);
             let sequence = match read.filter(|missed| !missed.complete) {
-                Some(missed) => missed.events.first()?.sequence?,
+                Some(missed) => missed
+                    .events
+                    .first()
+                    .and_then(|event| event.sequence)
+                    .unwrap_or(first),
                 None if reaches_back => return None,
                 None => first,
             };

@@ -12,6 +12,7 @@ use crate::doubts::Former;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::record::RecordError;
+use crate::repair::History;
 use crate::room::State;
 use crate::session::Session;
 
@@ -192,9 +193,7 @@ impl Hub {
                 .rooms
                 .find(room)
                 .filter(|_| !is_lacking)
-                .and_then(|cell| cell.state.lock().since(*after))
-                // As many as the history keeps may be more than it keeps.
-                .filter(|(events, _)| events.len() < self.history_limit);
+                .and_then(|cell| cell.state.lock().since(*after));
             match recent {
                 Some((events, complete)) => {
                     self.heard_up_to(session, room, complete);
@@ -221,10 +220,10 @@ impl Hub {
                 (last > begin).then_some((room, *after, begin, last))
             });
             let reads = reads.map(|(room, after, begin, last)| async move {
-                let mut events = self
-                    .history(namespace, room, begin, last, self.history_limit)
-                    .await?;
-                let complete = events.len() < self.history_limit;
+                // The stream itself limits how many there are.
+                let History {
+                    mut events, complete, ..
+                } = self.history(namespace, room, begin, last, usize::MAX).await?;
                 events.retain(|event| {
                     let sequence = event.sequence.unwrap_or(0);
                     sequence > after || lacks.iter().any(|lack| lack.covers(room, sequence))

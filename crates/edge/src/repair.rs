@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_bus::history::now;
 use carillon_bus::{HistoryError, StoredMessage};
+use carillon_protocol::before::Before;
 use carillon_protocol::doubt::Lack;
 use carillon_protocol::event::Event;
 use carillon_protocol::headers::name;
@@ -60,7 +62,7 @@ impl Hub {
                 .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
                 .await
             {
-                Ok(events) => match self.finish_repair(namespace, cell, &events, up_to, barrier) {
+                Ok(read) => match self.finish_repair(namespace, cell, &read.events, up_to, barrier) {
                     None => return,
                     // Yet another gap behind it.
                     Some(next) => up_to = next,
@@ -156,7 +158,7 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a room with sequences in `(after, up_to]`.
+    /// Reads the events of a room with sequences in `(after, up_to]`, at most so many.
     pub(crate) async fn history(
         &self,
         namespace: &Namespace,
@@ -164,17 +166,46 @@ impl Hub {
         after: u64,
         up_to: u64,
         limit: usize,
-    ) -> Result<Vec<Arc<Broadcast>>, HistoryError> {
+    ) -> Result<History, HistoryError> {
         let subject = self.bus.subjects().event(&namespace.name, room);
         let messages = self
             .bus
             .read(&namespace.stream.name, &subject, after, up_to, limit)
             .await?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| replayed(namespace, room, message))
-            .collect())
+        Ok(History {
+            complete: is_complete(&messages, after, self.history_limit),
+            events: messages
+                .into_iter()
+                .filter_map(|message| replayed(namespace, room, message))
+                .collect(),
+        })
     }
+}
+
+/// What was read of a room.
+pub(crate) struct History {
+    pub(crate) events: Vec<Arc<Broadcast>>,
+    /// Nothing was evicted before it was read.
+    pub(crate) complete: bool,
+}
+
+/// Returns whether messages are all that a room had after a sequence, but for what has expired.
+fn is_complete(messages: &[StoredMessage], after: u64, history_limit: usize) -> bool {
+    let now = now();
+    let mut known = after;
+    for (index, message) in messages.iter().enumerate() {
+        let before = message.headers.get(name::BEFORE);
+        let is_lost = match before.and_then(|before| Before::from_header(before, message.sequence)) {
+            Some(before) => before.lost_after(known, now),
+            // Of a version that wrote no such header: as many as the history keeps may be more than it keeps.
+            None => index == 0 && messages.len() >= history_limit,
+        };
+        if is_lost {
+            return false;
+        }
+        known = message.sequence;
+    }
+    true
 }
 
 /// Makes an event of a stored message; markers are none.

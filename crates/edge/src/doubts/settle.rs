@@ -130,15 +130,15 @@ impl Hub {
         } = returned;
         let up_to = sessions.iter().map(|session| session.resumed()).max();
         let up_to = up_to.unwrap_or(0);
-        let events = self
-            .history(namespace, &cell.room, *after, up_to, self.history_limit)
+        let read = self
+            .history(namespace, &cell.room, *after, up_to, usize::MAX)
             .await;
         for session in sessions {
             let resumed = session.resumed();
-            match (findings, &events) {
-                (Some(findings), Ok(events)) => {
+            match (findings, &read) {
+                (Some(findings), Ok(read)) => {
                     let lacking = |event: &&Arc<Broadcast>| may_lack(findings, event, resumed, doubt);
-                    for event in events.iter().filter(lacking) {
+                    for event in read.events.iter().filter(lacking) {
                         session.replay(event.sequence.unwrap_or(0), event);
                     }
                 }
