@@ -62,9 +62,9 @@ impl Hub {
                 .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
                 .await
             {
-                Ok(read) => match self.finish_repair(namespace, cell, &read.events, up_to, barrier) {
+                Ok(read) => match self.finish_repair(namespace, cell, &read, up_to, barrier) {
                     None => return,
-                    // Yet another gap behind it.
+                    // The rest of the gap, or yet another one behind it.
                     Some(next) => up_to = next,
                 },
                 Err(error) => {
@@ -79,15 +79,16 @@ impl Hub {
         }
     }
 
-    /// Delivers what was read and what came in the meantime; returns the end of a further gap.
+    /// Delivers what was read and what came in the meantime; returns up to where there is more to read.
     fn finish_repair(
         &self,
         namespace: &Arc<Namespace>,
         cell: &Arc<Cell>,
-        events: &[Arc<Broadcast>],
+        read: &History,
         up_to: u64,
         barrier: u64,
     ) -> Option<u64> {
+        let events = &read.events;
         let mut state = cell.state.lock();
         // Nobody who left this edge shows a higher offset than it has sent.
         let proof = barrier.min(namespace.highest() + 1);
@@ -110,7 +111,10 @@ impl Hub {
         }
         // Everything up to there was read, or has expired. Before its first barrier a room is not complete at all.
         if state.complete.is_some() {
-            state.complete = state.complete.max(Some(up_to));
+            state.complete = state.complete.max(Some(read.reached));
+        }
+        if read.reached < up_to {
+            return Some(up_to);
         }
         while let Some((before, event)) = state
             .repair
@@ -172,7 +176,9 @@ impl Hub {
             .bus
             .read(&namespace.stream.name, &subject, after, up_to, limit)
             .await?;
+        let last = messages.last().map_or(after, |message| message.sequence);
         Ok(History {
+            reached: if messages.len() < limit { up_to } else { last },
             complete: is_complete(&messages, after, self.history_limit),
             events: messages
                 .into_iter()
@@ -185,6 +191,8 @@ impl Hub {
 /// What was read of a room.
 pub(crate) struct History {
     pub(crate) events: Vec<Arc<Broadcast>>,
+    /// Everything up to here was read.
+    pub(crate) reached: u64,
     /// Nothing was evicted before it was read.
     pub(crate) complete: bool,
 }

@@ -3,7 +3,7 @@ use carillon_protocol::headers::Headers;
 use carillon_protocol::names::{Namespace, Room};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{Plan, Stage};
 
 /// A republished copy that never came: what follows it names it as the one before.
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +35,29 @@ async fn a_delivery_that_never_came_is_read_and_sent_in_order() {
         .delivery(&Namespace::main(), &Room::of_user("42"));
     stage.bus.publish(&delivery, &headers, "4".into()).await.unwrap();
     for n in 2..=4 {
+        assert_eq!(client.next_event("tick").await["payload"], n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_that_is_longer_than_one_read_is_closed_whole() {
+    const GAP: u64 = 10_100;
+    let mut plan = Plan::default();
+    plan.history.max_per_room = 20_000;
+    plan.edge.queue = 64 << 20;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (client, _) = stage.ws(&edge, "42").await;
+    stage.publish("user:42", "tick", json!(0)).await;
+    client.next_event("tick").await;
+    let republish = stage.without_republish().await;
+    for n in 1..GAP {
+        stage.burst("user:42", "tick", json!(n)).await;
+    }
+    stage.publish("user:42", "tick", json!(GAP)).await;
+    stage.with_republish(republish).await;
+    stage.publish("user:42", "tick", json!(GAP + 1)).await;
+    for n in 1..=GAP + 1 {
         assert_eq!(client.next_event("tick").await["payload"], n);
     }
 }
