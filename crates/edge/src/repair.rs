@@ -62,11 +62,16 @@ impl Hub {
                 .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
                 .await
             {
-                Ok(read) => match self.finish_repair(namespace, cell, &read, up_to, barrier) {
-                    None => return,
-                    // The rest of the gap, or yet another one behind it.
-                    Some(next) => up_to = next,
-                },
+                Ok(read) => {
+                    if !read.complete {
+                        self.turn_away(cell);
+                    }
+                    match self.finish_repair(namespace, cell, &read, up_to, barrier) {
+                        None => return,
+                        // The rest of the gap, or yet another one behind it.
+                        Some(next) => up_to = next,
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%error, room = %cell.room, "room cannot be repaired yet");
                     tokio::time::sleep(RETRY).await;
@@ -109,6 +114,10 @@ impl Hub {
                 }
             }
         }
+        if !read.complete {
+            // Whoever comes back must not take these for all that there was.
+            state.recent = None;
+        }
         // Everything up to there was read, or has expired. Before its first barrier a room is not complete at all.
         if state.complete.is_some() {
             state.complete = state.complete.max(Some(read.reached));
@@ -146,6 +155,15 @@ impl Hub {
             }
         }
         None
+    }
+
+    /// Closes the members of a room of which something is lost, without anything that lies behind it: they come back,
+    /// and are told.
+    fn turn_away(&self, cell: &Arc<Cell>) {
+        if let Some(repair) = &cell.state.lock().repair {
+            repair.held.iter().for_each(|session| session.hold());
+        }
+        self.close_held(cell);
     }
 
     /// Closes the members of a room that cannot be repaired: they recover as soon as that is possible.

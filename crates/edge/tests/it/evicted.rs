@@ -150,3 +150,33 @@ async fn what_has_expired_and_a_room_that_is_just_full_are_not_told() {
     }
     plain.assert_no_message("an error", |message| message["type"] == "error");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_learns_of_a_gap_too_that_cannot_be_read_any_more() {
+    let stage = stage(3).await;
+    let edge = stage.edge().await;
+    let socket = stage.sio(&edge, "42").await;
+    let (plain, _) = stage.ws(&edge, "42").await;
+    let mut line = Line::new(&stage, "user:42");
+    line.store(0, None).await;
+    socket.next_event("tick").await;
+    let offset = plain.next_event("tick").await["offset"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let republish = stage.without_republish().await;
+    for n in 1..=5 {
+        line.store(n, None).await;
+    }
+    stage.with_republish(republish).await;
+    line.store(6, None).await;
+    assert_eq!(plain.closed().await.code, 1013);
+    socket.disconnected().await;
+    assert!(!socket.connected().await.recovered);
+    let (plain, recovered) = resume(&stage, &edge, &offset).await;
+    assert!(!recovered);
+    assert_eq!(plain.next_of_type("error").await["code"], "history_lost");
+    for n in 4..=6 {
+        assert_eq!(plain.next_event("tick").await["payload"], n);
+    }
+}
