@@ -50,40 +50,29 @@ impl Keyring {
 
     /// Checks the signature: first with the keys at hand, then with newer ones of the key sets.
     pub(crate) async fn authenticate(&self, token: &Compact<'_>) -> Result<(), VerifyError> {
-        let sets: Vec<_> = self
-            .sets
-            .iter()
-            .filter(|set| set.may_hold(token.algorithm))
-            .map(|set| (set, set.cached()))
-            .collect();
-        let cached = sets
-            .iter()
-            .filter_map(|(_, keys)| Some(keys.as_ref()?.keys.as_slice()));
-        let mut forged = false;
-        for keys in std::iter::once(self.keys.as_slice()).chain(cached) {
-            match judge(keys, token) {
-                Verdict::Genuine => return Ok(()),
-                Verdict::Forged => forged = true,
-                Verdict::UnknownKey => {}
-            }
+        if judge(&self.keys, token) == Verdict::Genuine {
+            return Ok(());
         }
-        if forged {
-            return Err(InvalidToken::Signature.into());
+        let mut undecided = Vec::new();
+        for set in self.sets.iter().filter(|set| set.may_hold(token.algorithm)) {
+            let seen = set.cached();
+            match seen.as_ref().map(|seen| judge(&seen.keys, token)) {
+                Some(Verdict::Genuine) => return Ok(()),
+                Some(Verdict::Forged) => {}
+                // Issuers do not know of each other: what is another's key id may be this one's too.
+                Some(Verdict::UnknownKey) | None => undecided.push((set, seen)),
+            }
         }
         let key_id = token.key_id.as_deref().unwrap_or_default();
         let mut unavailable = None;
-        for (set, seen) in sets {
+        for (set, seen) in undecided {
             match set.newer(seen.as_ref(), key_id).await {
-                Ok(None) => {}
-                Ok(Some(newer)) => match judge(&newer.keys, token) {
-                    Verdict::Genuine => return Ok(()),
-                    Verdict::Forged => forged = true,
-                    Verdict::UnknownKey => {}
-                },
+                Ok(Some(newer)) if judge(&newer.keys, token) == Verdict::Genuine => return Ok(()),
+                Ok(_) => {}
                 Err(error) => unavailable = Some(error),
             }
         }
-        match unavailable.filter(|_| !forged) {
+        match unavailable {
             Some(error) => Err(VerifyError::Unavailable(error)),
             None => Err(InvalidToken::Signature.into()),
         }

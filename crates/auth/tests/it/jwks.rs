@@ -282,6 +282,37 @@ async fn a_key_id_of_another_algorithm_does_not_hide_a_set() {
 }
 
 #[tokio::test]
+async fn sources_may_use_the_same_key_id() {
+    let (first, second) = (Issuer::start().await, Issuer::start().await);
+    first.answer_keys(&[rsa_jwk(Some("1"), RSA_PUBLIC)]);
+    let in_a_set = config(&first).keys.remove(0);
+    let at_hand = KeyConfig {
+        id: Some("1".to_owned()),
+        ..key_config(Algorithm::Rs256)
+    };
+    for other in [in_a_set, at_hand] {
+        let mut config = with_keys([other]);
+        config.keys.extend(self::config(&second).keys);
+        let clock = Arc::new(TestClock::default());
+        let verifier = Verifier::with_clock(&config, clock.clone()).unwrap();
+        let token = rs256(RSA2, Some("1"));
+        second.answer_status(503);
+        assert!(soon(verifier.verify(&rs256(RSA, Some("1")))).await.is_ok());
+        let outcome = soon(verifier.verify(&token)).await;
+        assert_eq!(outcome, Err(FetchError::Status(503).into()));
+
+        second.answer_keys(&[rsa_jwk(Some("1"), RSA2_PUBLIC)]);
+        clock.advance(Duration::from_secs(1));
+        assert!(soon(verifier.verify(&token)).await.is_ok());
+        let requests = (first.requests(), second.requests());
+        let (message, _) = token.rsplit_once('.').unwrap();
+        let forged = format!("{message}.{}", encode("forged"));
+        assert_eq!(soon(verifier.verify(&forged)).await, invalid());
+        assert_eq!((first.requests(), second.requests()), requests);
+    }
+}
+
+#[tokio::test]
 async fn one_set_down_does_not_hide_another() {
     let (down, up) = (Issuer::start().await, Issuer::start().await);
     down.answer_status(500);
