@@ -2,7 +2,8 @@
 //!
 //! Keys are fetched when the first token needs them, again in the background once they are old, and again
 //! for a key id that is unknown. At most one fetch runs at a time and whoever needs it waits for the same
-//! one. A set that was fetched once is served for as long as its issuer cannot be reached.
+//! one. A set that was fetched once is served for as long as its issuer cannot be reached, but what it does not
+//! hold is then not called unknown.
 
 mod document;
 mod fetch;
@@ -76,6 +77,8 @@ impl Jwks {
     }
 
     /// Returns keys newer than `seen` for a token that those did not verify, `None` if there are none.
+    ///
+    /// Without an answer to the latest fetch nobody knows whether there are any: that is an error.
     pub(crate) async fn newer(
         self: &Arc<Self>,
         seen: Option<&Arc<KeySet>>,
@@ -92,7 +95,7 @@ impl Jwks {
         if let Some(failure) = pace.recent_failure(now) {
             return Err(failure.clone());
         }
-        if current.is_some() && !pace.may_ask_for(key_id, now) {
+        if current.is_some() && !pace.is_failing() && !pace.may_ask_for(key_id, now) {
             return Ok(None);
         }
         pace.asking_for(current.is_some().then_some(key_id));

@@ -12,14 +12,18 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Unknown key ids cause at most `BURST` fetches at once and one per `REFILL` in the long run.
 const BURST: u32 = 5;
 const REFILL: Duration = Duration::from_secs(10);
-/// One unknown key id causes one fetch in this time.
+/// A key id that was asked for in this time is worth less than a new one, to which it leaves the last fetch of
+/// the budget. But its key may have come since, and the issuer may have gone.
 const REMEMBERED: Duration = Duration::from_secs(30);
+const RECHECK_AFTER: Duration = Duration::from_millis(250);
 const MAX_REMEMBERED: usize = 1024;
 
 /// The budget of fetches of one key set; time is monotonic.
 #[derive(Default)]
 pub(super) struct Pace {
+    /// How the latest fetch failed, if it did.
     failure: Option<(Duration, FetchError)>,
+    succeeded: Duration,
     spent: u32,
     refilled: Duration,
     /// Hashes of key ids that a fetch did not make known, so that long ids take no memory.
@@ -32,6 +36,11 @@ impl Pace {
     pub(super) fn recent_failure(&self, now: Duration) -> Option<&FetchError> {
         let (at, error) = self.failure.as_ref()?;
         (now.saturating_sub(*at) < RETRY_AFTER).then_some(error)
+    }
+
+    /// Tells whether the latest fetch failed. Then every key id is worth another, whatever the budget.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failure.is_some()
     }
 
     /// Tells whether an unknown key id is worth a fetch now.
@@ -47,7 +56,11 @@ impl Pace {
             .unknown
             .get(&self.hasher.hash_one(key_id))
             .is_some_and(|&at| now.saturating_sub(at) < REMEMBERED);
-        !asked_before && self.spent < BURST
+        if asked_before {
+            now.saturating_sub(self.succeeded) >= RECHECK_AFTER && self.spent + 1 < BURST
+        } else {
+            self.spent < BURST
+        }
     }
 
     /// Notes the unknown key id that the coming fetch is for, if it is for one.
@@ -58,6 +71,7 @@ impl Pace {
     /// Charges a fetch only now, so that an outage spends nothing of the budget.
     pub(super) fn succeeded(&mut self, now: Duration) {
         self.failure = None;
+        self.succeeded = now;
         let Some(key_id) = self.asked.take() else { return };
         self.spent += 1;
         if self.unknown.len() >= MAX_REMEMBERED {
@@ -92,10 +106,25 @@ mod tests {
     }
 
     #[test]
-    fn one_key_id_asks_once_in_a_while() {
+    fn one_key_id_asks_seldom_and_leaves_fetches_to_others() {
         let mut pace = Pace::default();
         assert!(ask(&mut pace, "a", at(0)));
-        assert!(!ask(&mut pace, "a", at(29)));
+        assert!(!ask(&mut pace, "a", at(0)));
+        let allowed =
+            (1..100).filter(|tenth| ask(&mut pace, "a", at(0) + Duration::from_millis(tenth * 100)));
+        assert_eq!(allowed.count(), 3);
+        assert!(ask(&mut pace, "b", at(9)));
+        assert!(!ask(&mut pace, "c", at(9)));
+    }
+
+    #[test]
+    fn a_key_id_is_forgotten_in_a_while() {
+        let mut pace = Pace::default();
+        assert!(ask(&mut pace, "a", at(0)));
+        for id in ["b", "c", "d", "e"] {
+            assert!(ask(&mut pace, id, at(29)));
+        }
+        assert!(!ask(&mut pace, "b", at(30)));
         assert!(ask(&mut pace, "a", at(30)));
     }
 

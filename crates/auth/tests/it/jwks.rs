@@ -123,6 +123,44 @@ async fn an_unknown_key_id_is_asked_for_once() {
 }
 
 #[tokio::test]
+async fn a_key_id_that_was_asked_for_too_early_is_found_later() {
+    let setup = Setup::new().await;
+    setup.issuer.answer_keys(&[rsa_jwk(Some("old"), RSA_PUBLIC)]);
+    assert!(setup.accepts(&rs256(RSA, Some("old"))).await);
+    let token = rs256(RSA2, Some("new"));
+    assert_eq!(setup.verify(&token).await, invalid());
+    setup.issuer.answer_keys(&[rsa_jwk(Some("new"), RSA2_PUBLIC)]);
+    setup.clock.advance(Duration::from_secs(1));
+    assert!(setup.accepts(&token).await);
+}
+
+#[tokio::test]
+async fn an_outage_is_noticed_for_a_key_id_that_was_asked_for_before() {
+    let setup = Setup::new().await;
+    setup.issuer.answer_keys(&[rsa_jwk(Some("a"), RSA_PUBLIC)]);
+    assert!(setup.accepts(&rs256(RSA, Some("a"))).await);
+    let tokens = [Some("unknown"), None, Some("new")].map(|kid| rs256(RSA2, kid));
+    for token in &tokens[..2] {
+        assert_eq!(setup.verify(token).await, invalid());
+    }
+    setup.issuer.answer_status(503);
+    for _ in 0..40 {
+        setup.clock.advance(Duration::from_secs(1));
+        let requests = setup.issuer.requests();
+        for token in tokens.iter().chain(&tokens) {
+            assert_eq!(setup.verify(token).await, Err(FetchError::Status(503).into()));
+        }
+        assert_eq!(setup.issuer.requests(), requests + 1);
+    }
+    assert!(setup.accepts(&rs256(RSA, Some("a"))).await);
+    setup.issuer.answer_keys(&[rsa_jwk(None, RSA2_PUBLIC)]);
+    setup.clock.advance(Duration::from_secs(1));
+    for token in &tokens {
+        assert!(setup.accepts(token).await);
+    }
+}
+
+#[tokio::test]
 async fn unknown_key_ids_make_no_storm_of_fetches() {
     let setup = Setup::new().await;
     setup.issuer.answer_keys(&[rsa_jwk(Some("a"), RSA_PUBLIC)]);
