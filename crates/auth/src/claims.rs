@@ -1,8 +1,10 @@
 //! What the claims of a genuine token must say, and whose token it is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
@@ -46,6 +48,41 @@ pub enum InvalidToken {
     UserId,
 }
 
+/// The claims of a genuine token.
+pub(crate) struct Claims {
+    pub(crate) values: Map<String, Value>,
+    /// What the values were read from.
+    json: Vec<u8>,
+}
+
+impl Claims {
+    pub(crate) fn parse(json: Vec<u8>) -> Result<Self, InvalidToken> {
+        let values = serde_json::from_slice(&json).map_err(|_| InvalidToken::Malformed)?;
+        Ok(Self { values, json })
+    }
+
+    /// Reads a string as it is, an integer as its decimal text.
+    fn text(&self, name: &str) -> Option<String> {
+        match self.values.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+            Value::Number(_) => self.digits(name),
+            _ => None,
+        }
+    }
+
+    /// Reads an integer that is too large for the value of a number to hold all its digits.
+    fn digits(&self, name: &str) -> Option<String> {
+        let texts: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).ok()?;
+        let text = texts.get(name)?.get();
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.to_owned())
+    }
+}
+
 /// The configured expectations.
 pub(crate) struct ClaimRules {
     issuer: Vec<String>,
@@ -69,7 +106,8 @@ impl ClaimRules {
     }
 
     /// Checks issuer, audience and the times; a token is called expired only if all else is right.
-    pub(crate) fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<(), VerifyError> {
+    pub(crate) fn check(&self, claims: &Claims, now: u64) -> Result<(), VerifyError> {
+        let claims = &claims.values;
         if !self.issuer.is_empty() {
             let issuer = claims
                 .get("iss")
@@ -95,8 +133,10 @@ impl ClaimRules {
     }
 
     /// Reads the user from checked claims.
-    pub(crate) fn identity(&self, claims: Map<String, Value>) -> Result<Identity, InvalidToken> {
+    pub(crate) fn identity(&self, claims: Claims) -> Result<Identity, InvalidToken> {
         let user = self.user(&claims)?.ok_or(InvalidToken::UserId)?;
+        let token_id = claims.text("jti");
+        let claims = claims.values;
         Ok(Identity {
             user,
             role: first_present(&claims, &self.role_claims)
@@ -110,18 +150,19 @@ impl ClaimRules {
                 .get("exp")
                 .and_then(Value::as_f64)
                 .map(|seconds| seconds as u64),
-            token_id: claims.get("jti").and_then(text),
+            token_id,
             scopes: scopes(&claims),
             claims: Arc::new(claims),
         })
     }
 
     /// Reads the user's id; a token without any is `None`, one with a bad id an error.
-    pub(crate) fn user(&self, claims: &Map<String, Value>) -> Result<Option<Arc<str>>, InvalidToken> {
-        let Some(claim) = first_present(claims, &self.id_claims) else {
+    pub(crate) fn user(&self, claims: &Claims) -> Result<Option<Arc<str>>, InvalidToken> {
+        let mut names = self.id_claims.iter();
+        let Some(name) = names.find(|&name| claims.values.contains_key(name)) else {
             return Ok(None);
         };
-        let user = text(claim).ok_or(InvalidToken::UserId)?;
+        let user = claims.text(name).ok_or(InvalidToken::UserId)?;
         if user.is_empty() || user.len() > MAX_USER_ID_BYTES {
             return Err(InvalidToken::UserId);
         }
@@ -160,13 +201,4 @@ fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Optio
         .filter(|date| date.is_finite())
         .map(Some)
         .ok_or(InvalidToken::Claim(name))
-}
-
-/// A string as it is, an integer as its decimal text.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
-        _ => None,
-    }
 }

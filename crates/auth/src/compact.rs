@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::algorithm::Algorithm;
-use crate::claims::InvalidToken;
+use crate::claims::{Claims, InvalidToken};
 
 /// The longest token that is looked at.
 const MAX_BYTES: usize = 16 * 1024;
@@ -30,7 +30,8 @@ impl<'a> Compact<'a> {
         if payload.contains('.') {
             return Err(InvalidToken::Malformed);
         }
-        let header = object(header)?;
+        let header: Map<String, Value> =
+            serde_json::from_slice(&decode(header)?).map_err(|_| InvalidToken::Malformed)?;
         // RFC 7515, 4.1.11: every extension named here must be understood. None is, and an empty or malformed
         // list is not allowed either.
         if header.contains_key("crit") {
@@ -56,14 +57,11 @@ impl<'a> Compact<'a> {
     }
 
     /// Reads the claims; only for a token whose signature was verified.
-    pub(crate) fn claims(&self) -> Result<Map<String, Value>, InvalidToken> {
-        object(self.payload)
+    pub(crate) fn claims(&self) -> Result<Claims, InvalidToken> {
+        Claims::parse(decode(self.payload)?)
     }
 }
 
-fn object(part: &str) -> Result<Map<String, Value>, InvalidToken> {
-    let json = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| InvalidToken::Malformed)?;
-    serde_json::from_slice(&json).map_err(|_| InvalidToken::Malformed)
+fn decode(part: &str) -> Result<Vec<u8>, InvalidToken> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| InvalidToken::Malformed)
 }

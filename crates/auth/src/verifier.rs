@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::claims::{ClaimRules, InvalidToken};
+use crate::claims::{ClaimRules, Claims, InvalidToken};
 use crate::clock::{Clock, SystemClock};
 use crate::compact::Compact;
 use crate::config::{Config, ConfigError};
@@ -100,10 +100,10 @@ impl Verifier {
             .checked_claims(token, self.inner.clock.unix_seconds())
             .await?;
         let user = self.inner.rules.user(&claims)?;
-        Ok((claims, user))
+        Ok((claims.values, user))
     }
 
-    async fn checked_claims(&self, token: &str, now: u64) -> Result<Map<String, Value>, VerifyError> {
+    async fn checked_claims(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
         let token = Compact::parse(token)?;
         self.inner.keyring.authenticate(&token).await?;
         let claims = token.claims()?;

@@ -1,5 +1,5 @@
 use carillon_auth::credentials::{Request, find};
-use carillon_auth::{Config, InvalidToken, VerifyError};
+use carillon_auth::{Algorithm, Config, InvalidToken, VerifyError};
 use serde_json::{Value, json};
 
 use crate::tokens::*;
@@ -40,6 +40,36 @@ async fn the_first_present_claim_is_the_user() {
         Ok("b")
     );
     assert_eq!(user(&config, &json!({ "sub": "a" })).await.as_deref(), Ok("a"));
+}
+
+#[tokio::test]
+async fn an_integer_of_any_length_is_a_user() {
+    let verify = async |claims: &str| {
+        let key = signing_key(Algorithm::Hs256);
+        let token = sign_text(Algorithm::Hs256, &key, r#"{"alg":"HS256"}"#, claims);
+        verify(&with_secret(), &token).await
+    };
+    let long = "7".repeat(200);
+    for id in [
+        "18446744073709551616",
+        "-9223372036854775809",
+        "123456789012345678901234567890",
+        &long,
+    ] {
+        let identity = verify(&format!(r#"{{"sub": {id} ,"jti":{id}}}"#)).await.unwrap();
+        assert_eq!(&*identity.user, id);
+        assert_eq!(identity.token_id.as_deref(), Some(id));
+        assert!(identity.claims["sub"].is_f64(), "rules see what they saw");
+    }
+    let longer = format!("{long}7");
+    for id in [
+        &longer,
+        "123456789012345678901234567890.0",
+        "123456789012345678901e2",
+    ] {
+        let outcome = verify(&format!(r#"{{"sub":{id}}}"#)).await;
+        assert_eq!(outcome, Err(InvalidToken::UserId.into()), "{id}");
+    }
 }
 
 #[tokio::test]
