@@ -12,9 +12,9 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, Wit
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
@@ -106,14 +106,14 @@ fn trusted(config: &Config) -> Result<ClientTlsConfig, StartError> {
 
 /// The exporter's own requests must not become spans that are exported in turn.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("carillon") && *metadata.level() <= tracing::Level::INFO
+    is_ours(metadata) && *metadata.level() <= Level::INFO
 }
 
 fn logs<S>(config: &Config) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", config.log.as_str()));
+    let filter = filter(config);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match config.format {
         Format::Text => {
@@ -122,6 +122,20 @@ where
         }
         Format::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     }
+}
+
+fn filter<S: Subscriber>(config: &Config) -> impl Filter<S> + use<S> {
+    let configured = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", config.log.as_str()));
+    filter_fn(is_logged).and(configured)
+}
+
+/// Below INFO libraries print what they read and write, and with it the tokens of clients.
+fn is_logged(metadata: &Metadata<'_>) -> bool {
+    is_ours(metadata) || *metadata.level() <= Level::INFO
+}
+
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("carillon")
 }
 
 impl Telemetry {

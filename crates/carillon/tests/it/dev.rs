@@ -13,7 +13,7 @@ use crate::token::{claims, secret};
 use crate::{LIMIT, carillon, run};
 
 /// Every address is any that is free.
-const ANYWHERE: &str = "
+pub(crate) const ANYWHERE: &str = "
 [nats]
 url = \"nats://127.0.0.1:0\"
 [edge]

@@ -5,6 +5,7 @@
 mod check;
 mod dev;
 mod environment;
+mod secrets;
 mod service;
 mod shell;
 mod survive;

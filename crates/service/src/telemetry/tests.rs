@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::sync::Arc;
 
 use opentelemetry::trace::{Span, Tracer};
@@ -117,4 +118,45 @@ async fn an_authority_that_cannot_be_read_stops_the_start() {
     };
     let error = provider(&config, "carillon-edge").unwrap_err();
     assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_setting_brings_out_what_libraries_print_of_their_connections() {
+    for log in [
+        "trace",
+        "async_nats=trace,h2=debug",
+        "info,async_nats::connection=trace",
+    ] {
+        let config: Config = toml::from_str(&format!("log = {log:?}")).unwrap();
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_filter(filter(&config));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::trace!(target: "async_nats::connection", "secret");
+            tracing::debug!(target: "h2::codec", "secret");
+            let span = tracing::trace_span!(target: "async_nats", "connection", token = "secret");
+            span.in_scope(|| tracing::info!(target: "async_nats", "connected"));
+            tracing::trace!(target: "carillon_edge", "ours");
+        });
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        assert!(!text.contains("secret"), "{log}: {text}");
+        assert!(text.contains("connected"), "{log}: {text}");
+        assert_eq!(text.contains("ours"), log == "trace", "{log}: {text}");
+    }
 }
