@@ -14,9 +14,9 @@ use carillon_service::listen::{self, Limits};
 use carillon_service::metrics::{InstallError, Metrics};
 use carillon_service::readiness::Readiness;
 use carillon_service::settings;
+use carillon_service::supervise::Supervisor;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::check::Checker;
 use crate::config::{Config, ConfigError};
@@ -67,10 +67,8 @@ pub enum BindError {
 
 /// Why a publisher stopped other than by shutdown.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("a task of the publisher ended early")]
-    Ended,
-}
+#[error("a task of the publisher ended: {0}")]
+pub struct RunError(&'static str);
 
 /// A publisher that is bound and not yet running.
 pub struct Server {
@@ -200,73 +198,49 @@ impl Server {
     /// stored ends and the partitions go to other publishers; health is served to the last.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let (stop, stop_last) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        let last = TaskTracker::new();
-        last.spawn(self.admin.run(stop_last.clone()));
-        last.spawn(self.metrics.run_upkeep(stop_last.clone()));
+        let accepting = CancellationToken::new();
+        let supervisor = Supervisor::default();
+        let listening = supervisor.tasks(accepting.clone());
+        let tasks = supervisor.tasks(stop.clone());
+        let last = supervisor.tasks(stop_last.clone());
+        last.spawn("health", self.admin.run(stop_last.clone()));
+        last.spawn("metrics", self.metrics.run_upkeep(stop_last));
         let nats = watch_nats(self.bus.clone(), self.readiness.clone());
-        last.spawn(until(stop_last.clone(), nats));
-        last.spawn(hold_while_draining(
-            self.readiness.clone(),
-            shutdown.clone(),
-            stop_last.clone(),
-        ));
+        last.spawn_endless("nats gate", nats);
         let (receipts, subscription) = self.receipts;
-        last.spawn(until(stop_last.clone(), receipts.run(subscription)));
+        last.spawn_endless("receipts", receipts.run(subscription));
 
         for partition in self.partitions {
-            tasks.spawn(partition.run(stop.clone()));
+            tasks.spawn("partition", partition.run(stop.clone()));
         }
         for source in self.sources {
-            tasks.spawn(source.run(stop.clone()));
+            tasks.spawn("mqtt source", source.run(stop.clone()));
         }
         for feed in self.feeds {
-            tasks.spawn(feed.run(stop.clone()));
+            tasks.spawn("demonstration", feed.run(stop.clone()));
         }
         let intake = Intake::new(self.bus.clone(), SIGNAL_LIMIT);
-        let signals = signal::run(
-            self.bus.clone(),
-            self.checker,
-            intake,
-            self.signals.until(stop.clone()),
-        );
-        let signals = tasks.spawn(signals);
+        let signals = signal::run(self.bus.clone(), self.checker, intake, self.signals.until(stop));
+        tasks.spawn("signals", signals);
 
         let limits = Limits {
             connections: self.config.max_connections,
             ..Limits::default()
         };
-        let http = listen::serve(self.listener, self.app, limits, shutdown.clone());
-        let ended_early = tokio::select! {
-            () = http => false,
-            _ = signals => true,
+        let http = listen::serve(self.listener, self.app, limits, accepting);
+        listening.spawn("http", http);
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => None,
+            name = supervisor.ended_early() => Some(name),
         };
-        stop.cancel();
-        tasks.close();
-        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        let _draining = self.readiness.hold("draining");
+        listening.stop().await;
+        if tokio::time::timeout(DRAIN, tasks.stop()).await.is_err() {
             tracing::warn!("not everything was stored before the stop; another publisher stores it");
         }
         self.bus.flush().await;
-        stop_last.cancel();
-        last.close();
-        last.wait().await;
-        if ended_early && !shutdown.is_cancelled() {
-            Err(RunError::Ended)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
-    let _ = stop.run_until_cancelled(task).await;
-}
-
-/// Holds readiness back from shutdown on.
-async fn hold_while_draining(readiness: Readiness, shutdown: CancellationToken, stop: CancellationToken) {
-    if stop.run_until_cancelled(shutdown.cancelled()).await.is_some() {
-        let _draining = readiness.hold("draining");
-        stop.cancelled().await;
+        last.stop().await;
+        failed.map_or(Ok(()), |name| Err(RunError(name)))
     }
 }
 
@@ -322,4 +296,48 @@ fn check_namespaces(config: &Config, streams: &carillon_bus::Streams) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use carillon_auth::Verifier;
+    use carillon_protocol::names::Namespace;
+    use carillon_testkit::nats;
+    use serde_json::json;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_publisher() {
+        let nats = nats::Server::start().await;
+        let nats = settings::Nats {
+            url: nats.url(),
+            ..settings::Nats::default()
+        };
+        let demo = serde_json::from_value(json!({ "room": "a", "interval": "1s" })).unwrap();
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            demo: vec![demo],
+            ..Config::default()
+        };
+        let keys = carillon_auth::Config::default();
+        let setup = Setup {
+            bus: Bus::connect(&nats, "test").await.unwrap(),
+            layout: Layout {
+                history: settings::History::default(),
+                namespaces: vec![(Namespace::main(), "events".to_owned())],
+                partitions: 1,
+            },
+            events: settings::Events::default(),
+            authorizer: Authorizer::new(&keys, Verifier::new(&keys).unwrap()).unwrap(),
+        };
+        let mut server = Server::bind(config, setup).await.unwrap();
+        // An interval of zero is refused in a configuration, and panics where it is used.
+        server.feeds[0].settings.interval = Duration::ZERO;
+        let ended = tokio::time::timeout(LIMIT, server.run(CancellationToken::new())).await;
+        let error = ended.expect("the publisher notices").unwrap_err();
+        assert_eq!(error.to_string(), "a task of the publisher ended: demonstration");
+    }
 }

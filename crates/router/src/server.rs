@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use carillon_service::metrics::{self as recorder, InstallError, Metrics};
 use carillon_service::readiness::{Gate, Readiness};
 use carillon_service::settings::{Namespaces, Session};
 use carillon_service::shutdown::Deadline;
+use carillon_service::supervise::Supervisor;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -183,110 +183,64 @@ impl Server {
         let drain = router.config.drain;
         let session = router.session.clone();
         let (bus, leases) = (router.bus.clone(), Arc::clone(&router.leases));
-        let (intake, background, health) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
-        let (working, answering, serving) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
-        serving.spawn(self.admin.run(health.clone()));
-        serving.spawn(self.recorder.run_upkeep(health.clone()));
+        let (intake, background) = (CancellationToken::new(), CancellationToken::new());
+        let health = CancellationToken::new();
+        let supervisor = Supervisor::default();
+        let serving = supervisor.tasks(health.clone());
+        let working = supervisor.tasks(background.clone());
+        let listening = supervisor.tasks(intake.clone());
+        let answering = TaskTracker::new();
+        serving.spawn("health", self.admin.run(health.clone()));
+        serving.spawn("metrics", self.recorder.run_upkeep(health));
 
-        let (alarm, mut alarms) = mpsc::channel(1);
-        let spawn = |name: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let guard = Alarm {
-                name,
-                background: background.clone(),
-                alarm: alarm.clone(),
-            };
-            working.spawn(async move {
-                guard.background.run_until_cancelled(task).await;
-            });
-        };
         let (leases, readiness) = (|| Arc::clone(&leases), || readiness.clone());
-        spawn(
-            "nats gate",
-            Box::pin(watches::gate_nats(bus.clone(), readiness())),
-        );
-        spawn(
-            "lease gate",
-            Box::pin(watches::gate_leases(leases(), readiness(), warming.leases)),
-        );
-        spawn(
-            "lease watch",
-            Box::pin(watches::follow_leases(bus.clone(), leases())),
-        );
-        spawn(
-            "own lease",
-            Box::pin(watches::renew(
-                bus.clone(),
-                leases(),
-                session.lease,
-                session.renewal,
-            )),
-        );
+        let nats_gate = watches::gate_nats(bus.clone(), readiness());
+        working.spawn_endless("nats gate", nats_gate);
+        let lease_gate = watches::gate_leases(leases(), readiness(), warming.leases);
+        working.spawn_endless("lease gate", lease_gate);
+        let lease_watch = watches::follow_leases(bus.clone(), leases());
+        working.spawn_endless("lease watch", lease_watch);
+        let own_lease = watches::renew(bus.clone(), leases(), session.lease, session.renewal);
+        working.spawn_endless("own lease", own_lease);
         let view = self
             .follower
             .run(readiness(), warming.sessions, self.rules, self.announcer);
-        spawn("session watch", Box::pin(view));
-        spawn(
-            "presence events",
-            Box::pin(announce::run(bus.clone(), leases(), self.announcements)),
-        );
-        spawn("sweep", Box::pin(sweep::run(Arc::clone(&router))));
-        spawn("expiry", Box::pin(expiry::run(Arc::clone(&router))));
-        spawn(
-            "offline users",
-            Box::pin(offline::run(Arc::clone(&router), background.child_token())),
-        );
-        answering.spawn(requests::run(
-            Arc::clone(&router),
-            answering.clone(),
-            intake.clone(),
-        ));
+        working.spawn_endless("session watch", view);
+        let announce = announce::run(bus.clone(), leases(), self.announcements);
+        working.spawn_endless("presence events", announce);
+        working.spawn_endless("sweep", sweep::run(Arc::clone(&router)));
+        working.spawn_endless("expiry", expiry::run(Arc::clone(&router)));
+        let offline = offline::run(Arc::clone(&router), background.child_token());
+        working.spawn_endless("offline users", offline);
+        let requests = requests::run(Arc::clone(&router), answering.clone(), intake.clone());
+        listening.spawn("requests", requests);
         let limits = Limits {
             drain,
             ..Limits::default()
         };
         let routes = http::routes(Arc::clone(&router), self.authorizer, readiness());
-        answering.spawn(listen::serve(self.listener, routes, limits, intake.clone()));
+        listening.spawn("http", listen::serve(self.listener, routes, limits, intake));
         tracing::info!(address = %self.address, router = %router.leases.own(), "router is working");
 
         let failed = tokio::select! {
             () = shutdown.cancelled() => None,
-            failed = alarms.recv() => failed,
+            name = supervisor.ended_early() => Some(name),
         };
         let _draining = readiness().hold("draining");
-        intake.cancel();
-        answering.close();
+        let requests = async {
+            listening.stop().await;
+            answering.close();
+            answering.wait().await;
+        };
         Deadline::after(drain + Duration::from_secs(1))
-            .step("requests", answering.wait())
+            .step("requests", requests)
             .await;
-        background.cancel();
-        working.close();
         let deadline = Deadline::after(CLOSING);
-        deadline.step("tasks", working.wait()).await;
+        deadline.step("tasks", working.stop()).await;
         deadline
             .step("lease", watches::give_back(&bus, &router.leases))
             .await;
-        health.cancel();
-        serving.close();
-        deadline.step("health", serving.wait()).await;
+        deadline.step("health", serving.stop()).await;
         failed.map_or(Ok(()), |name| Err(RunError(name)))
-    }
-}
-
-/// Tells when a task ends that should not have.
-struct Alarm {
-    name: &'static str,
-    background: CancellationToken,
-    alarm: mpsc::Sender<&'static str>,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if !self.background.is_cancelled() {
-            let _ = self.alarm.try_send(self.name);
-        }
     }
 }

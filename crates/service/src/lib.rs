@@ -8,6 +8,7 @@
 //! - [`metrics`] installs the Prometheus recorder;
 //! - [`readiness`] says why a service is not ready, and [`admin`] serves that with health and metrics;
 //! - [`listen`] binds and serves plain HTTP, and [`problem`] is the form of its errors;
+//! - [`supervise`] notices tasks that end too early;
 //! - [`shutdown`] turns signals into a stop under a deadline, and [`reload`] tells of changed settings.
 
 pub mod admin;
@@ -19,4 +20,5 @@ pub mod readiness;
 pub mod reload;
 pub mod settings;
 pub mod shutdown;
+pub mod supervise;
 pub mod telemetry;
