@@ -43,13 +43,18 @@ pub(crate) struct Conversation {
     slots: Slots,
     decoder: Mutex<Decoder>,
     namespaces: Mutex<HashMap<String, Slot>>,
+    requests: Mutex<connect::Requests>,
     /// Acknowledgements that backends owe the client.
     owed: AtomicUsize,
 }
 
 /// Where the client stands in a namespace.
+///
+/// As long as a task is on its way in, the slot stays and only that task takes it away: there is one task a slot.
 enum Slot {
     Connecting,
+    /// The client has left before that task was in, and may have asked to enter again since then.
+    Leaving(Option<Box<connect::Request>>),
     Open(Arc<Session>),
 }
 
@@ -67,6 +72,7 @@ impl Conversation {
             slots,
             decoder: Mutex::new(decoder),
             namespaces: Mutex::default(),
+            requests: Mutex::default(),
             owed: AtomicUsize::new(0),
         })
     }
@@ -129,11 +135,8 @@ impl Conversation {
         match packet.body {
             Body::Connect { auth } => self.connect(namespace, auth.map(|auth| auth.into_owned())),
             Body::Disconnect => {
-                let slot = self.namespaces.lock().remove(&namespace);
-                if let Some(session) = slot.as_ref().and_then(Slot::session) {
-                    self.hub
-                        .close_session(session, "client namespace disconnect", false)
-                        .await;
+                if let Some(session) = self.leave(namespace) {
+                    self.hub.close_session(&session, connect::LEFT, false).await;
                 }
                 Ok(())
             }
@@ -148,6 +151,18 @@ impl Conversation {
                     Some(session) => session.admit().or_else(|refusal| close_if_abuse(&refusal)),
                     None => Ok(()),
                 }
+            }
+        }
+    }
+
+    /// Takes the client out of a namespace; returns the session that is to be closed.
+    fn leave(&self, namespace: String) -> Option<Arc<Session>> {
+        let mut namespaces = self.namespaces.lock();
+        match namespaces.remove(&namespace)? {
+            Slot::Open(session) => Some(session),
+            Slot::Connecting | Slot::Leaving(_) => {
+                namespaces.insert(namespace, Slot::Leaving(None));
+                None
             }
         }
     }
@@ -257,9 +272,13 @@ impl Conversation {
 impl Slot {
     fn session(&self) -> Option<&Arc<Session>> {
         match self {
-            Self::Connecting => None,
+            Self::Connecting | Self::Leaving(_) => None,
             Self::Open(session) => Some(session),
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.session().is_some_and(|session| session.has_ended())
     }
 }
 

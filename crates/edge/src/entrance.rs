@@ -277,6 +277,17 @@ impl Hub {
         reason: &str,
         recoverable: bool,
     ) {
+        self.end_session(session, reason, recoverable, true).await;
+    }
+
+    /// Ends a session of which backends may not know yet: then they are not told of its end either.
+    pub(crate) async fn end_session(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        reason: &str,
+        recoverable: bool,
+        is_known: bool,
+    ) {
         if session.has_ended() {
             return;
         }
@@ -310,6 +321,7 @@ impl Hub {
             )
             .await
             .is_ok()
+            && is_known
         {
             self.tell_disconnect(session, reason);
         }

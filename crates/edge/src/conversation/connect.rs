@@ -1,6 +1,7 @@
 //! Entering a namespace.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use carillon_protocol::engineio;
 use carillon_protocol::socketio::encode;
@@ -14,27 +15,71 @@ use crate::metrics;
 use crate::namespace::Namespace;
 use crate::ticket;
 
+/// Why a session ends whose client leaves its namespace.
+pub(super) const LEFT: &str = "client namespace disconnect";
+/// CONNECT packets that a client may send in a period, unless it may be in more namespaces.
+const MAX_REQUESTS: usize = 100;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What a client asks to enter a namespace with.
+pub(super) struct Request {
+    auth: Option<String>,
+}
+
+/// How often a client has asked lately.
+#[derive(Default)]
+pub(super) struct Requests {
+    since: Option<Instant>,
+    count: usize,
+}
+
+impl Requests {
+    fn allow(&mut self, most: usize) -> bool {
+        if self.since.is_none_or(|since| since.elapsed() >= PERIOD) {
+            (self.since, self.count) = (Some(Instant::now()), 0);
+        }
+        self.count += 1;
+        self.count <= most
+    }
+}
+
 impl Conversation {
     /// Begins to enter a namespace, on a task of its own: it may take a while, and others go on.
     pub(super) fn connect(self: &Arc<Self>, name: String, auth: Option<String>) -> Result<(), Closing> {
+        let most = MAX_REQUESTS.max(self.hub.config.max_namespaces);
+        if !self.requests.lock().allow(most) {
+            metrics::error("rate_limited");
+            return Err(Closing {
+                code: 1008,
+                reason: "rate_limited: far too many namespaces were entered".to_owned(),
+                flush: true,
+            });
+        }
         let Some(namespace) = self.hub.namespace(&name).cloned() else {
             self.refuse(&name, "Invalid namespace", None);
             return Ok(());
         };
+        let request = Request { auth };
         {
             let mut namespaces = self.namespaces.lock();
             if self.client.closing().is_some() {
                 return Ok(());
             }
-            if namespaces
-                .get(&name)
-                .is_some_and(|slot| slot.session().is_none_or(|session| !session.has_ended()))
-            {
-                return Err(Closing {
-                    code: 1002,
-                    reason: "bad_packet: connected already".to_owned(),
-                    flush: true,
-                });
+            namespaces.retain(|_, slot| !slot.has_ended());
+            match namespaces.get_mut(&name) {
+                None => {}
+                // Behind the attempt that it has left: a stock client may disconnect and connect at once.
+                Some(Slot::Leaving(again @ None)) => {
+                    *again = Some(Box::new(request));
+                    return Ok(());
+                }
+                Some(_) => {
+                    return Err(Closing {
+                        code: 1002,
+                        reason: "bad_packet: connected already".to_owned(),
+                        flush: true,
+                    });
+                }
             }
             if namespaces.len() >= self.hub.config.max_namespaces {
                 return Err(Closing {
@@ -43,20 +88,39 @@ impl Conversation {
                     flush: true,
                 });
             }
-            namespaces.insert(name.clone(), Slot::Connecting);
+            namespaces.insert(name, Slot::Connecting);
         }
-        let conversation = Arc::clone(self);
-        let auth = auth.and_then(|auth| serde_json::from_str::<Value>(&auth).ok());
-        tokio::spawn(async move {
-            if let Err(refused) = conversation.enter(&namespace, auth).await {
-                conversation.namespaces.lock().remove(namespace.name.as_str());
-                conversation.tell_refusal(&namespace, refused);
-            }
-        });
+        tokio::spawn(Arc::clone(self).come_in(namespace, request));
         Ok(())
     }
 
-    async fn enter(self: &Arc<Self>, namespace: &Arc<Namespace>, auth: Option<Value>) -> Result<(), Refused> {
+    /// Enters a namespace, and again where the client has left meanwhile and come back.
+    async fn come_in(self: Arc<Self>, namespace: Arc<Namespace>, mut request: Request) {
+        loop {
+            let refused = match self.enter(&namespace, request).await {
+                Ok(true) => return,
+                Ok(false) => None,
+                Err(refused) => Some(refused),
+            };
+            let name = namespace.name.as_str();
+            let mut namespaces = self.namespaces.lock();
+            match (namespaces.remove(name), refused) {
+                (Some(Slot::Leaving(Some(again))), _) => {
+                    namespaces.insert(name.to_owned(), Slot::Connecting);
+                    request = *again;
+                }
+                // Under the lock: it is no answer to a later request.
+                (Some(Slot::Connecting), Some(refused)) => return self.tell_refusal(&namespace, refused),
+                _ => return,
+            }
+        }
+    }
+
+    /// Enters a namespace once; `false` where the client has left before it was in.
+    async fn enter(self: &Arc<Self>, namespace: &Arc<Namespace>, request: Request) -> Result<bool, Refused> {
+        let auth = request
+            .auth
+            .and_then(|auth| serde_json::from_str::<Value>(&auth).ok());
         let user = match self.hub.identify(namespace, &self.shown, auth.as_ref()).await {
             Ok(user) => user,
             Err(Unknown::Unavailable) => return Err(Refused::Unavailable),
@@ -101,27 +165,18 @@ impl Conversation {
         if asked_to_recover {
             metrics::recovered(opened.recovered);
         }
-        self.greet(namespace, auth, opened).await;
-        Ok(())
+        Ok(self.greet(namespace, auth, opened).await)
     }
 
-    /// Tells the client that it is connected, then everything that waited for this.
-    async fn greet(self: &Arc<Self>, namespace: &Arc<Namespace>, auth: Option<Value>, opened: Opened) {
+    /// Tells the client that it is connected, then everything that waited for this; `false` where it has left.
+    async fn greet(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        auth: Option<Value>,
+        opened: Opened,
+    ) -> bool {
         let session = Arc::clone(&opened.session);
         let name = namespace.name.as_str();
-        let is_still_here = {
-            let mut namespaces = self.namespaces.lock();
-            let here =
-                matches!(namespaces.get(name), Some(Slot::Connecting)) && self.client.closing().is_none();
-            if here {
-                namespaces.insert(name.to_owned(), Slot::Open(Arc::clone(&session)));
-            }
-            here
-        };
-        if !is_still_here {
-            self.hub.close_session(&session, "transport close", true).await;
-            return;
-        }
         let pid = namespace.style.recovery.then(|| {
             ticket::issue(
                 &self.hub.key,
@@ -132,9 +187,28 @@ impl Conversation {
         });
         let mut text = vec![engineio::MESSAGE];
         encode::connect(&mut text, name, session.sid.as_str(), pid.as_deref());
-        self.client.send_text(&text);
-        session.greeted();
-        self.hub.tell_connect(&opened, auth);
+        let left = {
+            let mut namespaces = self.namespaces.lock();
+            match namespaces.get(name) {
+                Some(Slot::Connecting) if self.client.closing().is_none() => {
+                    namespaces.insert(name.to_owned(), Slot::Open(Arc::clone(&session)));
+                    // Under the lock: whoever leaves now leaves what it and the backends were told of.
+                    self.client.send_text(&text);
+                    session.greeted();
+                    self.hub.tell_connect(&opened, auth);
+                    None
+                }
+                Some(Slot::Leaving(_)) => Some((LEFT, false)),
+                _ => Some(("transport close", true)),
+            }
+        };
+        if let Some((reason, recoverable)) = left {
+            let is_known = opened.asked || opened.recovered;
+            self.hub
+                .end_session(&session, reason, recoverable, is_known)
+                .await;
+            return false;
+        }
         for greeting in &opened.greetings {
             session.deliver(greeting);
         }
@@ -149,6 +223,7 @@ impl Conversation {
         if self.hub.revocations.covers(&session.user.load()) {
             self.hub.disconnect(&session, "revoked").await;
         }
+        true
     }
 
     fn tell_refusal(&self, namespace: &Namespace, refused: Refused) {

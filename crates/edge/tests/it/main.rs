@@ -6,6 +6,7 @@ mod accept_rate;
 mod admission;
 mod deliver;
 mod doubts;
+mod enter;
 mod evicted;
 mod handshake;
 mod mortal;
