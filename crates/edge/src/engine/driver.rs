@@ -253,6 +253,10 @@ impl Driver {
             return Err(gone("transport error"));
         }
         match self.pinged {
+            // A client posts one payload after the other, so its pong waits behind the one that is being taken.
+            Some(pinged) if now >= pinged + timeout && self.engine.posts.taken_since(pinged) => {
+                self.ping(now)
+            }
             Some(pinged) if now >= pinged + timeout => {
                 metrics::error("timeout");
                 return Err(gone(PING_TIMEOUT));
@@ -261,12 +265,16 @@ impl Driver {
                 if !self.engine.conversation.has_entered() {
                     return Err(gone("no namespace was entered"));
                 }
-                self.pinged = Some(now);
-                self.engine.client.send(Chunk::text(fixed::PING.as_bytes()));
+                self.ping(now);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.pinged = Some(now);
+        self.engine.client.send(Chunk::text(fixed::PING.as_bytes()));
     }
 
     /// Tells the client that its transport is closed; it may have to come and ask.

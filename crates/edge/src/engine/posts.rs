@@ -7,6 +7,7 @@ use bytes::Bytes;
 use carillon_protocol::engineio::{Limits, Packet, RequestError, decode};
 use carillon_protocol::message::Relay;
 use carillon_protocol::websocket::close;
+use tokio::time::Instant;
 
 use super::{Command, Engine};
 use crate::client::Closing;
@@ -21,7 +22,16 @@ const MAX_PACKETS: usize = 1 << 16;
 #[derive(Default)]
 pub(super) struct Posts {
     waiting: AtomicUsize,
+    /// When one was taken last.
+    taken: parking_lot::Mutex<Option<Instant>>,
     last: tokio::sync::Mutex<Option<String>>,
+}
+
+impl Posts {
+    /// Returns whether anything is being taken, or was since then.
+    pub(super) fn taken_since(&self, then: Instant) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 || self.taken.lock().is_some_and(|taken| taken > then)
+    }
 }
 
 impl Engine {
@@ -41,6 +51,7 @@ impl Engine {
                 return Err(engine.bad_request("too many posts at once"));
             }
             let posted = engine.take_post(t, relay, &body).await;
+            *engine.posts.taken.lock() = Some(Instant::now());
             engine.posts.waiting.fetch_sub(1, Ordering::Relaxed);
             posted
         });

@@ -137,7 +137,7 @@ fn plain_connection(plain: Plain, socket: Arc<Socket>, leftover: &[u8]) -> Box<C
         client,
         socket,
         leftover,
-        Speaker::Json(plain),
+        Speaker::Json(Arc::new(plain)),
         heartbeat,
         max,
     ))

@@ -36,7 +36,7 @@ thread_local! {
 /// What a connected client speaks.
 pub(crate) enum Speaker {
     SocketIo(Arc<Conversation>),
-    Json(Plain),
+    Json(Arc<Plain>),
 }
 
 /// How a client shows that it is there.
@@ -119,7 +119,7 @@ impl Connection {
             if timer.deadline() != self.deadline {
                 timer.as_mut().reset(self.deadline);
             }
-            let ready = self.ready(timer.as_mut()).await;
+            let ready = self.ready(timer.as_mut(), true).await;
             if let Err(closing) = self.act(&ready) {
                 return closing;
             }
@@ -130,12 +130,12 @@ impl Connection {
     ///
     /// The socket is asked by [`Socket::poll_readable`] and not by a future of its own, each of which would keep a
     /// place in a list.
-    async fn ready(&self, mut timer: Pin<&mut tokio::time::Sleep>) -> Ready {
+    async fn ready(&self, mut timer: Pin<&mut tokio::time::Sleep>, reading: bool) -> Ready {
         let mut woken = pin!(self.client.woken());
         poll_fn(|context| {
             // An error shows at the next read or write.
             let ready = Ready {
-                readable: self.socket.poll_readable(context).is_ready(),
+                readable: reading && self.socket.poll_readable(context).is_ready(),
                 woken: woken.as_mut().poll(context).is_ready(),
                 writable: self.blocked && self.socket.poll_writable(context).is_ready(),
                 due: timer.as_mut().poll(context).is_ready(),
@@ -158,9 +158,36 @@ impl Connection {
             self.blocked = !empty;
         }
         if ready.due {
-            self.beat()?;
+            // A pong may be among what was read, or still to be read.
+            if ready.readable {
+                self.ping_again();
+            } else {
+                self.beat()?;
+            }
         }
         Ok(())
+    }
+
+    /// Awaits what a message brings about. Nothing is read meanwhile, so that messages keep their order; the client is
+    /// pinged and sent what waits for it.
+    async fn meanwhile(&mut self, work: impl Future<Output = Result<(), Closing>>) -> Result<(), Closing> {
+        let mut work = pin!(work);
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline));
+        loop {
+            let ready = tokio::select! {
+                biased;
+                done = &mut work => return done,
+                ready = self.ready(timer.as_mut(), false) => ready,
+            };
+            if ready.woken || ready.writable {
+                // An error shows at the next read.
+                self.blocked = matches!(self.client.with_outbox(|outbox| outbox.flush()), Ok(false));
+            }
+            if ready.due {
+                self.ping_again();
+                timer.as_mut().reset(self.deadline);
+            }
+        }
     }
 
     /// Reads what the socket has into the buffer.
@@ -225,13 +252,17 @@ impl Connection {
                     self.engine_packet(&conversation, text.as_str()).await
                 }
                 Speaker::Json(plain) => {
+                    let plain = Arc::clone(plain);
                     // A plain client that sends anything is there.
                     self.pinged = None;
-                    plain.text(text.as_str()).await
+                    self.meanwhile(plain.text(text.as_str())).await
                 }
             },
             Message::Binary(bytes) => match &self.speaker {
-                Speaker::SocketIo(conversation) => conversation.binary(bytes).await,
+                Speaker::SocketIo(conversation) => {
+                    let conversation = Arc::clone(conversation);
+                    self.meanwhile(conversation.binary(bytes)).await
+                }
                 Speaker::Json(plain) => {
                     plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into())
                 }
@@ -249,7 +280,7 @@ impl Connection {
             }
         })?;
         match packet {
-            Packet::Message(text) => conversation.text(text).await,
+            Packet::Message(text) => self.meanwhile(conversation.text(text)).await,
             Packet::Pong { .. } => {
                 self.alive();
                 Ok(())
@@ -306,13 +337,30 @@ impl Connection {
             self.deadline = first;
             return Ok(());
         }
-        match self.speaker {
-            Speaker::SocketIo(_) => self.client.send(Chunk::text(fixed::PING.as_bytes())),
-            Speaker::Json(_) => self.client.send(Chunk::new(Opcode::Ping, b"")),
-        }
+        self.ping();
         self.pinged = Some(now);
         self.deadline = now + self.heartbeat.timeout;
         Ok(())
+    }
+
+    /// Pings a client of which something is still to be read: whether it answers cannot be told yet.
+    fn ping_again(&mut self) {
+        let now = Instant::now();
+        let first = self.begun + self.heartbeat.interval;
+        if now < first {
+            self.deadline = first;
+            return;
+        }
+        self.ping();
+        self.pinged = None;
+        self.deadline = now + self.heartbeat.interval;
+    }
+
+    fn ping(&self) {
+        self.client.send(match self.speaker {
+            Speaker::SocketIo(_) => Chunk::text(fixed::PING.as_bytes()),
+            Speaker::Json(_) => Chunk::new(Opcode::Ping, b""),
+        });
     }
 }
 
