@@ -96,8 +96,11 @@ impl Hub {
         auth: Option<&Value>,
     ) -> Result<Arc<User>, Unknown> {
         let credential = shown.credential(auth, &self.auth.cookie);
-        match verify(&self.verifier, credential.as_ref()).await {
+        let known = match verify(&self.verifier, credential.as_ref()).await {
             Ok(user) if self.revocations.covers(&user) => Err(Unknown::Invalid),
+            known => known,
+        };
+        match known {
             Ok(user) => Ok(Arc::new(user)),
             Err(Unknown::Unavailable) => Err(Unknown::Unavailable),
             Err(_) if namespace.settings.load().anonymous => Ok(Arc::new(User::anonymous())),

@@ -199,3 +199,24 @@ async fn namespaces_that_a_client_was_taken_out_of_do_not_count() {
     raw.send("40/b,");
     assert_eq!(raw.0.closed().await.reason, "too_many_namespaces");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_is_a_bad_one_which_is_no_hindrance_where_nobody_needs_one() {
+    let stage = Stage::with(plan(&["/anon"])).await;
+    let edge = stage.edge().await;
+    let mut told = stage.bus.subscribe("rt.up.anon.$connect", None).await.unwrap();
+    stage.bus.flush().await;
+    let token = token("42", "one");
+    let raw = Raw::open(&stage, &edge).await;
+    raw.enter("/anon,", &token).await;
+    let body: Value = serde_json::from_slice(&told.next().await.unwrap().body).unwrap();
+    assert_eq!(body["user"]["id"], "42");
+    revoke(&stage, "one").await;
+    raw.next("41/anon,").await;
+    raw.enter("/anon,", &token).await;
+    let body: Value = serde_json::from_slice(&told.next().await.unwrap().body).unwrap();
+    assert_eq!(body["user"], json!({ "id": null, "claims": {} }));
+    assert_eq!(body["auth"], json!({ "token": token }), "as it was sent");
+    raw.send(format!("40{}", json!({ "token": token })));
+    assert!(raw.next("44{").await.contains("Invalid token"));
+}
