@@ -134,18 +134,3 @@ fn unknown(error: VerifyError) -> Unknown {
         VerifyError::Invalid(_) | VerifyError::Expired => Unknown::Invalid,
     }
 }
-
-/// Returns the handshake data as backends see it: without a token that was good.
-pub(crate) fn without_token(auth: Option<Value>, user: &User) -> Option<Value> {
-    let mut auth = auth?;
-    if user.id().is_some()
-        && let Value::Object(members) = &mut auth
-    {
-        members.remove("token");
-    }
-    if let Value::Object(members) = &mut auth {
-        members.remove("pid");
-        members.remove("offset");
-    }
-    Some(auth)
-}

@@ -66,7 +66,7 @@ impl Hub {
         namespace: &Namespace,
         user: &User,
         sid: Sid,
-        auth: Option<&Value>,
+        auth: Option<&RawValue>,
         transport: Transport,
     ) -> Result<Admitted, Refused> {
         let settings = namespace.settings.load();
@@ -75,13 +75,12 @@ impl Hub {
         }
         let body = json!({
             "event": "$connect", "data": { "transport": transport.as_str(), "recovered": false, "term": 1 },
-            "auth": auth, "recovered": false, "term": 1, "namespace": namespace.name.as_str(),
+            "recovered": false, "term": 1, "namespace": namespace.name.as_str(),
             "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
         });
+        let body = with_raw("auth", auth.unwrap_or(RawValue::NULL).get(), &body);
         let subject = self.bus.subjects().up(&namespace.name, "$connect");
-        let reply = self
-            .ask(&subject, body.to_string().into(), settings.connect.timeout)
-            .await;
+        let reply = self.ask(&subject, body, settings.connect.timeout).await;
         let refused = |code: Option<String>, message: Option<String>| Refused::Client {
             code: code
                 .or_else(|| settings.connect.code.clone())
@@ -182,13 +181,12 @@ impl Hub {
     }
 
     fn forwarded(&self, session: &Session, event: &str, payload: &Payload) -> Bytes {
-        let rest = Value::Object(self.up_body(session, event)).to_string();
+        let rest = Value::Object(self.up_body(session, event));
         let (key, json) = match payload {
             Payload::One(_) => ("data", payload.text()),
             Payload::Many(_) => ("args", payload.text()),
         };
-        // The arguments stay the text that the client sent.
-        format!("{{\"{key}\":{json},{}", &rest[1..]).into()
+        with_raw(key, json, &rest)
     }
 
     async fn ask(
@@ -200,6 +198,11 @@ impl Hub {
         let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
         self.bus.request(subject, &headers, body, timeout).await
     }
+}
+
+/// Returns an object that has members, and one more whose value stays the text that the client sent.
+pub(crate) fn with_raw(member: &str, json: &str, object: &Value) -> Bytes {
+    format!("{{\"{member}\":{json},{}", &object.to_string()[1..]).into()
 }
 
 fn trace_headers() -> Headers {

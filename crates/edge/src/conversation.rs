@@ -5,8 +5,10 @@
 
 mod connect;
 mod departure;
+mod handshake;
 
 pub(crate) use departure::{Farewell, Handover};
+use handshake::Handshake;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub(crate) struct Conversation {
 enum Slot {
     Connecting,
     /// The client has left before that task was in, and may have asked to enter again since then.
-    Leaving(Option<Box<connect::Request>>),
+    Leaving(Option<Box<Option<Handshake>>>),
     Open(Arc<Session>),
 }
 

@@ -13,7 +13,7 @@ use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{Record, State};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::client::Client;
 use crate::frame::Broadcast;
@@ -35,7 +35,7 @@ pub(crate) struct Entry {
     pub(crate) client: Arc<Client>,
     pub(crate) user: Arc<User>,
     /// The handshake data, without a valid token.
-    pub(crate) auth: Option<Value>,
+    pub(crate) auth: Option<Box<RawValue>>,
     /// What the client wants to go on from.
     pub(crate) resume: Resume,
 }
@@ -114,7 +114,7 @@ impl Hub {
                 namespace,
                 &entry.user,
                 sid,
-                entry.auth.as_ref(),
+                entry.auth.as_deref(),
                 entry.client.transport(),
             )
             .await?;

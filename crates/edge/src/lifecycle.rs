@@ -12,9 +12,11 @@ use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Room;
 use carillon_protocol::token;
 use futures_util::StreamExt;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use crate::backend::with_raw;
 use crate::entrance::Opened;
 use crate::hub::Hub;
 use crate::metrics;
@@ -29,7 +31,7 @@ const AT_ONCE: usize = 256;
 
 impl Hub {
     /// Tells that a connection stands, unless the backend was asked to admit it: then that was the `$connect`.
-    pub(crate) fn tell_connect(self: &Arc<Self>, opened: &Opened, auth: Option<Value>) {
+    pub(crate) fn tell_connect(self: &Arc<Self>, opened: &Opened, auth: Option<Box<RawValue>>) {
         let (session, recovered) = (&opened.session, opened.recovered);
         if opened.asked {
             return;
@@ -37,22 +39,22 @@ impl Hub {
         let data = json!({ "recovered": recovered, "term": session.keeper.term() });
         let mut more = Map::new();
         more.insert("recovered".to_owned(), recovered.into());
-        more.insert("auth".to_owned(), auth.unwrap_or(Value::Null));
+        let auth = auth.as_deref().unwrap_or(RawValue::NULL);
         let id = format!("{}.{}.connect", session.sid, session.keeper.term());
-        self.tell(session, "$connect", data, more, Some(id));
+        self.tell(session, "$connect", data, more, Some(auth), Some(id));
     }
 
     /// Tells that a connection's transport is gone.
     pub(crate) fn tell_disconnect(self: &Arc<Self>, session: &Arc<Session>, reason: &str) {
         let id = format!("{}.{}.disconnect", session.sid, session.keeper.term());
         let data = json!({ "reason": reason, "term": session.keeper.term() });
-        self.tell(session, "$disconnect", data, Map::new(), Some(id));
+        self.tell(session, "$disconnect", data, Map::new(), None, Some(id));
     }
 
     /// Tells that a connection joined or left a room; automatic rooms are not told.
     pub(crate) async fn tell_room(self: &Arc<Self>, session: &Arc<Session>, event: &str, room: &Room) {
         if !session.keeper.is_automatic(room).await {
-            self.tell(session, event, json!({ "room": room }), Map::new(), None);
+            self.tell(session, event, json!({ "room": room }), Map::new(), None, None);
         }
     }
 
@@ -62,6 +64,7 @@ impl Hub {
         event: &str,
         data: Value,
         more: Map<String, Value>,
+        auth: Option<&RawValue>,
         id: Option<String>,
     ) {
         if !session.namespace.settings.load().lifecycle {
@@ -77,6 +80,7 @@ impl Hub {
         body.insert("data".to_owned(), data);
         body.insert("term".to_owned(), session.keeper.term().into());
         body.extend(more);
+        let body = Value::Object(body);
         let mut headers = Headers::new();
         if let Some(id) = id {
             headers.push(name::MSG_ID, id);
@@ -84,7 +88,10 @@ impl Hub {
         let message = Outgoing {
             subject,
             headers,
-            body: Value::Object(body).to_string().into(),
+            body: match auth {
+                Some(auth) => with_raw("auth", auth.get(), &body),
+                None => body.to_string().into(),
+            },
         };
         if self.lifecycle.try_send(message).is_err() {
             metrics::error("lifecycle_dropped");

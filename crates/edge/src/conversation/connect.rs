@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use carillon_protocol::engineio;
 use carillon_protocol::socketio::encode;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Conversation, Slot};
-use crate::admission::{Unknown, without_token};
+use super::handshake::Handshake;
+use super::{Conversation, Slot, bad_packet};
+use crate::admission::Unknown;
 use crate::client::Closing;
 use crate::entrance::{Entry, Opened, Refused, Resume};
 use crate::metrics;
@@ -20,11 +22,6 @@ pub(super) const LEFT: &str = "client namespace disconnect";
 /// CONNECT packets that a client may send in a period, unless it may be in more namespaces.
 const MAX_REQUESTS: usize = 100;
 const PERIOD: Duration = Duration::from_secs(10);
-
-/// What a client asks to enter a namespace with.
-pub(super) struct Request {
-    auth: Option<String>,
-}
 
 /// How often a client has asked lately.
 #[derive(Default)]
@@ -59,7 +56,8 @@ impl Conversation {
             self.refuse(&name, "Invalid namespace", None);
             return Ok(());
         };
-        let request = Request { auth };
+        let auth = auth.map(|auth| Handshake::read(&auth)).transpose();
+        let auth = auth.map_err(bad_packet)?;
         {
             let mut namespaces = self.namespaces.lock();
             if self.client.closing().is_some() {
@@ -70,7 +68,7 @@ impl Conversation {
                 None => {}
                 // Behind the attempt that it has left: a stock client may disconnect and connect at once.
                 Some(Slot::Leaving(again @ None)) => {
-                    *again = Some(Box::new(request));
+                    *again = Some(Box::new(auth));
                     return Ok(());
                 }
                 Some(_) => {
@@ -90,14 +88,14 @@ impl Conversation {
             }
             namespaces.insert(name, Slot::Connecting);
         }
-        tokio::spawn(Arc::clone(self).come_in(namespace, request));
+        tokio::spawn(Arc::clone(self).come_in(namespace, auth));
         Ok(())
     }
 
     /// Enters a namespace, and again where the client has left meanwhile and come back.
-    async fn come_in(self: Arc<Self>, namespace: Arc<Namespace>, mut request: Request) {
+    async fn come_in(self: Arc<Self>, namespace: Arc<Namespace>, mut auth: Option<Handshake>) {
         loop {
-            let refused = match self.enter(&namespace, request).await {
+            let refused = match self.enter(&namespace, auth).await {
                 Ok(true) => return,
                 Ok(false) => None,
                 Err(refused) => Some(refused),
@@ -107,7 +105,7 @@ impl Conversation {
             match (namespaces.remove(name), refused) {
                 (Some(Slot::Leaving(Some(again))), _) => {
                     namespaces.insert(name.to_owned(), Slot::Connecting);
-                    request = *again;
+                    auth = *again;
                 }
                 // Under the lock: it is no answer to a later request.
                 (Some(Slot::Connecting), Some(refused)) => return self.tell_refusal(&namespace, refused),
@@ -117,11 +115,14 @@ impl Conversation {
     }
 
     /// Enters a namespace once; `false` where the client has left before it was in.
-    async fn enter(self: &Arc<Self>, namespace: &Arc<Namespace>, request: Request) -> Result<bool, Refused> {
-        let auth = request
-            .auth
-            .and_then(|auth| serde_json::from_str::<Value>(&auth).ok());
-        let user = match self.hub.identify(namespace, &self.shown, auth.as_ref()).await {
+    async fn enter(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        auth: Option<Handshake>,
+    ) -> Result<bool, Refused> {
+        let credential = auth.as_ref().map(Handshake::credential);
+        let identified = self.hub.identify(namespace, &self.shown, credential.as_ref());
+        let user = match identified.await {
             Ok(user) => user,
             Err(Unknown::Unavailable) => return Err(Refused::Unavailable),
             Err(unknown) => {
@@ -139,11 +140,7 @@ impl Conversation {
         if self.hub.is_draining() {
             return Err(Refused::Unavailable);
         }
-        let text = |key: &str| {
-            auth.as_ref()
-                .and_then(|auth| auth[key].as_str())
-                .map(str::to_owned)
-        };
+        let text = |member: &str| auth.as_ref().and_then(|auth| auth.text(member));
         let resume = match text("pid") {
             Some(ticket) => Resume::Session {
                 ticket,
@@ -152,7 +149,7 @@ impl Conversation {
             None => Resume::Fresh,
         };
         let asked_to_recover = matches!(resume, Resume::Session { .. }) && namespace.style.recovery;
-        let auth = without_token(auth, &user);
+        let auth = auth.map(|auth| auth.for_backends(&user));
         let entry = Entry {
             namespace: Arc::clone(namespace),
             client: Arc::clone(&self.client),
@@ -172,7 +169,7 @@ impl Conversation {
     async fn greet(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
-        auth: Option<Value>,
+        auth: Option<Box<RawValue>>,
         opened: Opened,
     ) -> bool {
         let session = Arc::clone(&opened.session);

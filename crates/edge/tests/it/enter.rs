@@ -220,3 +220,37 @@ async fn a_revoked_token_is_a_bad_one_which_is_no_hindrance_where_nobody_needs_o
     raw.send(format!("40{}", json!({ "token": token })));
     assert!(raw.next("44{").await.contains("Invalid token"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshake_data_that_no_tree_of_values_holds_is_passed_on_as_it_was_sent() {
+    let mut plan = plan(&["/told", "/asked"]);
+    plan.namespaces.get_mut("/asked").unwrap().connect.ask = true;
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let mut told = stage.bus.subscribe("rt.up.*.$connect", None).await.unwrap();
+    stage.bus.flush().await;
+    let raw = Raw::open(&stage, &edge).await;
+    let token = tokens::dev("42");
+    for namespace in ["/told,", "/asked,"] {
+        raw.send(format!(
+            "40{namespace}{{\"token\":\"{token}\",\"n\":12345678901234567890123,\"x\":[\"\\ud800\",1e400]}}"
+        ));
+        let message = told.next().await.unwrap();
+        if let Some(reply) = message.reply {
+            let allow = json!({ "allow": true }).to_string().into();
+            stage.bus.publish(&reply, &Headers::new(), allow).await.unwrap();
+        }
+        raw.entered(namespace).await;
+        let body = std::str::from_utf8(&message.body).unwrap();
+        assert!(body.contains("\"id\":\"42\""), "{body}");
+        let auth = "\"auth\":{\"n\":12345678901234567890123,\"x\":[\"\\ud800\",1e400]}";
+        assert!(body.contains(auth), "{body}");
+    }
+    // Who does not even name what it shows keeps to no protocol.
+    raw.send("40/told,{\"\\ud800\":1}");
+    let closed = raw.0.closed().await;
+    assert_eq!(
+        (closed.code, closed.reason.split(':').next()),
+        (1002, Some("bad_packet"))
+    );
+}
