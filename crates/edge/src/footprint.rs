@@ -20,7 +20,7 @@ fn an_idle_connection_is_small() {
         ("client", size_of::<Client>(), 256),
         ("socket", size_of::<Socket>(), 48),
         ("conversation", size_of::<Conversation>(), 256),
-        ("session", size_of::<Session>(), 672),
+        ("session", size_of::<Session>(), 704),
         ("user", size_of::<User>(), 128),
         ("room", size_of::<Cell>(), 128),
     ];

@@ -129,7 +129,7 @@ fn filter<S: Subscriber>(config: &Config) -> impl Filter<S> + use<S> {
     filter_fn(is_logged).and(configured)
 }
 
-/// Below INFO libraries print what they read and write, and with it the tokens of clients.
+/// Below INFO async-nats prints all that it reads and writes, and with it tokens; others may.
 fn is_logged(metadata: &Metadata<'_>) -> bool {
     is_ours(metadata) || *metadata.level() <= Level::INFO
 }

@@ -14,7 +14,7 @@ async fn no_log_level_shows_a_token() {
     };
     let http = http::client();
     let get = async |url: String| http.get(url).send().await.unwrap().text().await.unwrap();
-    let shown = ["connect", "query", "header"].map(|user| tokens::dev(user));
+    let shown = ["connect", "query", "header"].map(tokens::dev);
     let [connect, query, header] = &shown;
 
     // The packet goes from the edge that got it to the one that has the session.

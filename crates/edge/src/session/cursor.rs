@@ -32,7 +32,7 @@ pub(super) struct Cursor {
     /// What was sent after a higher sequence, or what the client may lack from before it came here.
     pub(super) late: Vec<Lack>,
     /// What the client was sent from below the offset with which it came: several doubts may name the same event.
-    pub(super) replayed_below: Option<Box<BTreeSet<u64>>>,
+    pub(super) replayed_below: BTreeSet<u64>,
     /// The client was greeted, and is sent signals.
     pub(super) greeted: bool,
     /// Signals that wait behind a history.

@@ -237,7 +237,7 @@ impl Session {
             return;
         }
         let mut cursor = self.cursor.lock();
-        if sequence > self.resumed() || cursor.replayed_below.get_or_insert_default().insert(sequence) {
+        if sequence > self.resumed() || cursor.replayed_below.insert(sequence) {
             cursor.hold(sequence, broadcast, false);
         }
     }

@@ -1,7 +1,5 @@
 //! What comes in which order while a history is sent.
 
-use std::time::Duration;
-
 use carillon_bus::Subscription;
 use carillon_protocol::headers::Headers;
 use carillon_service::settings::{JoinPolicy, RoomRule};
@@ -21,7 +19,6 @@ impl Backend {
         let mut plan = Plan::default();
         let namespace = plan.namespaces.get_mut("/").unwrap();
         namespace.authz_timeout = PATIENCE;
-        namespace.authz_cache = Duration::ZERO;
         let asked = RoomRule {
             join: Some(JoinPolicy::Ask),
             ..RoomRule::open("asked:{id}")

@@ -119,7 +119,8 @@ fn refusals_name_what_they_are_about() {
         "[".repeat(MAX_DEPTH),
         "]".repeat(MAX_DEPTH)
     );
-    let long_topic = format!(r#"{{"type":"sub","topic":"{}"}}"#, "a".repeat(257));
+    let long = "a".repeat(257);
+    let long_topic = format!(r#"{{"type":"sub","topic":"{long}"}}"#);
     let long_event = format!(r#"{{"type":"emit","event":"{}","id":3}}"#, "a".repeat(129));
     for (text, code, topic, id) in [
         ("", "bad_json", None, None),
@@ -140,8 +141,8 @@ fn refusals_name_what_they_are_about() {
         ),
         (r#"{"type":"sub"}"#, "missing_field", None, None),
         (r#"{"type":"sub","topic":null}"#, "bad_field", None, None),
-        (r#"{"type":"sub","topic":""}"#, "bad_field", None, None),
-        (&long_topic, "bad_field", None, None),
+        (r#"{"type":"sub","topic":""}"#, "bad_field", Some(""), None),
+        (&long_topic, "bad_field", Some(&long), None),
         (
             r#"{"type":"sub","topic":"t","since":5}"#,
             "bad_field",
@@ -292,15 +293,6 @@ fn an_event_ends_in_its_offset() {
         event.encode(),
         br#"{"topic":"t","ts":5,"event":"e","payload":null,"args":[]}"#
     );
-}
-
-#[test]
-fn a_refused_message_is_told_with_the_topic_as_it_was_sent() {
-    for topic in [String::new(), "x".repeat(257)] {
-        let error = parse(&json!({"type": "sub", "topic": topic}).to_string()).unwrap_err();
-        assert_eq!(error.problem.code(), "bad_field");
-        assert_eq!(error.topic, Some(topic));
-    }
 }
 
 proptest! {
