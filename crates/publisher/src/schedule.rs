@@ -12,6 +12,8 @@ use crate::check::Refusal;
 /// Present where the time of delivery has come, whatever this machine's clock says.
 pub(crate) const FIRED: &str = "Carillon-Fired";
 
+/// The `Nats-Msg-Id` with which an event for later was published; the server removes that header when its time comes.
+const PUBLISH_ID: &str = "Carillon-Msg-Id";
 const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 /// Refusals after which the event is given up; others than a malformed schedule pass.
@@ -20,6 +22,11 @@ const ATTEMPTS: u32 = 20;
 /// Returns whether an event has to wait.
 pub(crate) fn is_due(at: Option<OffsetDateTime>, headers: &Headers, now: OffsetDateTime) -> bool {
     at.is_none_or(|at| at <= now) || headers.get(FIRED).is_some()
+}
+
+/// Returns the name that the outside gave a publish.
+pub(crate) fn publish_id(headers: &Headers) -> Option<&str> {
+    headers.get(PUBLISH_ID).or_else(|| headers.get(name::MSG_ID))
 }
 
 /// An event that waits for its time.
@@ -64,6 +71,9 @@ impl Appointment {
             .with(TARGET, self.target.clone())
             .with(name::MSG_ID, format!("at:{}", self.name))
             .with(FIRED, "1");
+        if let Some(id) = self.headers.get(name::MSG_ID) {
+            headers.push(PUBLISH_ID, id);
+        }
         for (name, value) in self.headers.iter() {
             if !name.to_ascii_lowercase().starts_with("nats-") && headers.get(name).is_none() {
                 headers.push(name, value);
@@ -118,6 +128,8 @@ mod tests {
         let headers = Headers::new()
             .with("Nats-Rollup", "all")
             .with("Carillon-Fired", "2")
+            .with("Nats-Msg-Id", "m")
+            .with("Carillon-Msg-Id", "forged")
             .with("X", "1");
         let appointment = Appointment {
             name: "7".into(),
@@ -129,6 +141,7 @@ mod tests {
         let headers = appointment.headers();
         assert_eq!(headers.get("Nats-Rollup"), None);
         assert_eq!((headers.get("X"), headers.get(FIRED)), (Some("1"), Some("1")));
+        assert_eq!(publish_id(&headers), Some("m"));
         assert_eq!(headers.get(SCHEDULE), Some("@at 2030-01-01T00:00:00Z"));
     }
 }

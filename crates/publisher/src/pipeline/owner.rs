@@ -211,9 +211,9 @@ impl<'a> Reading<'a> {
             .iter()
             .map(|room| subjects.event(&namespace, room).into())
             .collect();
-        let id: Option<Arc<str>> = event.id.as_deref().map(Arc::from);
         let bytes = delivered.body.len();
         let content = Arc::new(content(&event, draft.ttl, &delivered, &span));
+        let once: Option<Arc<str>> = content.once.as_deref().map(Arc::from);
         let value = Item {
             delivered,
             namespace,
@@ -224,7 +224,7 @@ impl<'a> Reading<'a> {
             value,
             rooms,
             bytes,
-            id,
+            once,
         });
     }
 
@@ -326,7 +326,11 @@ fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) 
     };
     let mut headers = event.headers().with(name::INGEST, delivered.sequence.to_string());
     trace::pass_on(span, &delivered.headers, &mut headers);
-    let mut once = event.id.as_ref().map(|id| format!("id {id}"));
+    // INGEST forgets the names of messages that are gone when its server restarts; EVENTS keeps its messages.
+    let mut once = match &event.id {
+        Some(id) => Some(format!("id {id}")),
+        None => schedule::publish_id(&delivered.headers).map(|id| format!("publish {id}")),
+    };
     let ttl = ttl.map(|ttl| ttl.min(LONGEST_TTL));
     if let Some(ttl) = ttl {
         headers.push(name::TTL, format!("{ttl}s"));

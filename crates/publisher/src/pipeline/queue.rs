@@ -10,8 +10,8 @@ pub(crate) struct Entry<T> {
     /// Each room once.
     pub(crate) rooms: Vec<Arc<str>>,
     pub(crate) bytes: usize,
-    /// The event's id; two of the same cannot stand in one batch.
-    pub(crate) id: Option<Arc<str>>,
+    /// What names the event in a room; two of the same cannot stand in one batch.
+    pub(crate) once: Option<Arc<str>>,
 }
 
 /// Entries that are stored together: either one for a list of rooms, or several for the same room.
@@ -184,18 +184,18 @@ impl<T> Queue<T> {
     fn run(&mut self, room: &str) -> Vec<Entry<T>> {
         let line = self.lines.get_mut(room).expect("a ready room has a line");
         let mut entries: Vec<Entry<T>> = Vec::new();
-        let mut ids = HashSet::new();
+        let mut names = HashSet::new();
         let mut bytes = 0;
         while let Some(&front) = line.entries.front() {
             let entry = &self.waiting.get(&front).expect("an entry in a line waits").entry;
             let fits =
                 entries.len() < self.bounds.job_entries && bytes + entry.bytes <= self.bounds.job_bytes;
-            let again = entry.id.as_ref().is_some_and(|id| ids.contains(id));
+            let again = entry.once.as_ref().is_some_and(|once| names.contains(once));
             if entry.rooms.len() > 1 || (!entries.is_empty() && (!fits || again)) {
                 break;
             }
             bytes += entry.bytes;
-            ids.extend(entry.id.clone());
+            names.extend(entry.once.clone());
             line.entries.pop_front();
             entries.extend(self.waiting.remove(&front).map(|waiting| waiting.entry));
         }
@@ -219,7 +219,7 @@ mod tests {
             value,
             rooms: rooms.iter().map(|&room| room.into()).collect(),
             bytes: 10,
-            id: None,
+            once: None,
         }
     }
 
@@ -284,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn the_same_id_twice_makes_two_jobs() {
+    fn the_same_name_twice_makes_two_jobs() {
         let mut queue = Queue::new(BOUNDS);
         for value in 1..=2 {
             queue.push(Entry {
-                id: Some("x".into()),
+                once: Some("x".into()),
                 ..entry(value, &["a"])
             });
         }

@@ -1,9 +1,13 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
 use carillon_testkit::{http, wait};
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::stage::{LIMIT, Stage, is_numbered};
+use crate::stage::{LIMIT, Stage, data, is_numbered};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_nats_in_the_middle_loses_and_repeats_nothing() {
@@ -70,7 +74,7 @@ async fn a_restart_of_nats_in_the_middle_loses_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_waits_for_nats_and_then_says_so() {
     let mut stage = Stage::new().await;
-    stage.options.config.ingest_timeout = std::time::Duration::from_secs(3);
+    stage.options.config.ingest_timeout = Duration::from_secs(3);
     let publisher = stage.publisher().await;
     let event = |data: u32| json!({ "rooms": ["a"], "event": "e", "data": data });
     stage.nats.kill();
@@ -99,5 +103,60 @@ async fn http_waits_for_nats_and_then_says_so() {
     assert_eq!(answer.0, 202, "{}", answer.1);
     let stored = stage.room("a", 1).await;
     assert!(crate::stage::data(&stored).contains(&"1".to_owned()));
+    publisher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_id_is_known_after_a_restart_of_nats() {
+    let mut stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    let named = Headers::new().with(name::MSG_ID, "once");
+    let list = Headers::new().with(name::MSG_ID, "list");
+    let later = Headers::new().with(name::MSG_ID, "later");
+    let at = OffsetDateTime::from(std::time::SystemTime::now() + Duration::from_secs(4));
+    let at = json!({ "event": "e", "data": "later", "at": at.format(&Rfc3339).unwrap() }).to_string();
+    let publishes = [
+        ("rt.pub.main.a", &named, r#"{"event":"e","data":0}"#),
+        (
+            "rt.pub.main.%list",
+            &list,
+            r#"{"rooms":["a","b"],"event":"e","data":1}"#,
+        ),
+        ("rt.pub.main.later", &later, &at),
+    ];
+    for (subject, headers, body) in publishes {
+        stage.publish_with(subject, headers, body).await;
+    }
+    stage.room("a", 2).await;
+    stage.room("b", 1).await;
+    for hard in [true, false] {
+        if hard {
+            stage.nats.kill()
+        } else {
+            stage.nats.stop().await
+        }
+        stage.nats.restart().await;
+        for (subject, headers, body) in publishes {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            wait::until("the publish is taken", LIMIT, async || {
+                stage.bus.store(subject, headers, body.clone()).await.ok()
+            })
+            .await;
+        }
+    }
+    // The same text as an id in a body is another name.
+    let last = r#"{"event":"e","data":2,"id":"once"}"#;
+    stage
+        .publish(
+            "rt.pub.main.%list",
+            &last.replacen('{', r#"{"rooms":["a","b"],"#, 1),
+        )
+        .await;
+    stage.room("a", 3).await;
+    stage.room("later", 1).await;
+    stage.ingest_is_empty().await;
+    assert_eq!(data(&stage.room("a", 3).await), ["0", "1", "2"]);
+    assert_eq!(data(&stage.room("b", 2).await), ["1", "2"]);
+    assert_eq!(data(&stage.room("later", 1).await), ["\"later\""]);
     publisher.stop().await;
 }
