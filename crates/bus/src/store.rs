@@ -59,6 +59,17 @@ impl StoreError {
         )
     }
 
+    /// Returns whether the same message is refused for ever.
+    pub fn is_permanent(&self) -> bool {
+        /// The server's answers to headers and a TTL that it cannot take.
+        const CODES: [u64; 4] = [10052, 10097, 10165, 10166];
+        match self {
+            Self::TooLarge => true,
+            Self::Refused { code, .. } => CODES.contains(code),
+            _ => false,
+        }
+    }
+
     fn from_code(code: u64, description: String) -> Self {
         match code {
             10071 | 10164 => Self::WrongLastSequence,

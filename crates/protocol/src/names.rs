@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::ids::Sid;
 use crate::token::{self, BadToken};
 
 /// Longest room name in bytes.
@@ -133,7 +134,7 @@ impl Room {
     }
 
     /// Returns the room of one connection.
-    pub fn of_session(sid: crate::ids::Sid) -> Self {
+    pub fn of_session(sid: Sid) -> Self {
         Self(format!("session:{sid}").into())
     }
 
@@ -153,14 +154,16 @@ impl Room {
         }
     }
 
-    /// Returns the user whose personal room this is.
+    /// Returns the user whose personal room this is; no user has an empty or longer id.
     pub fn user(&self) -> Option<&str> {
-        self.0.strip_prefix("user:")
+        let user = self.0.strip_prefix("user:")?;
+        (1..=MAX_USER).contains(&user.len()).then_some(user)
     }
 
     /// Returns the connection whose room this is.
     pub fn session(&self) -> Option<&str> {
-        self.0.strip_prefix("session:")
+        let sid = self.0.strip_prefix("session:")?;
+        sid.parse::<Sid>().is_ok().then_some(sid)
     }
 
     /// Returns whether only the owner and the control plane may enter the room.
@@ -257,5 +260,23 @@ mod tests {
         assert_eq!(Room::new("users").unwrap().class(), Class::Other);
         assert!(Room::new("").is_err());
         assert!(Room::new(&"x".repeat(257)).is_err());
+    }
+
+    #[test]
+    fn a_room_that_no_id_names_is_reserved_and_nobodys() {
+        let (user, sid) = ("x".repeat(MAX_USER), "x".repeat(Sid::LEN));
+        let room = |text: String| Room::new(&text).unwrap();
+        assert_eq!(room(format!("user:{user}")).user(), Some(&*user));
+        assert_eq!(room(format!("session:{sid}")).session(), Some(&*sid));
+        for name in [
+            "user:",
+            &format!("user:{user}x"),
+            "session:",
+            &format!("session:{sid}x"),
+        ] {
+            let room = room(name.to_owned());
+            assert!(room.is_reserved(), "{name}");
+            assert_eq!((room.user(), room.session()), (None, None), "{name}");
+        }
     }
 }

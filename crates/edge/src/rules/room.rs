@@ -216,7 +216,7 @@ impl RoomRule {
 /// Decides about the rooms that no rule can open or close; none about others.
 pub(super) fn is_owner(room: &Room, context: &Context<'_>) -> Option<bool> {
     match room.class() {
-        Class::User => Some(room.user() == context.user.id.as_deref()),
+        Class::User => Some(room.user().is_some() && room.user() == context.user.id.as_deref()),
         Class::Session => Some(room.session() == Some(context.sid)),
         Class::Other => (room.as_str() == "all").then_some(true),
     }

@@ -26,8 +26,6 @@ const LATE: Duration = Duration::from_secs(1);
 const NEVER: u64 = 1 << 62;
 /// In place of the sequence of a batch's first message, which is known when the batch is stored.
 const BATCH: u64 = 1 << 62;
-/// JetStream's answers that the same message gets for ever.
-const PERMANENT: [u64; 4] = [10052, 10097, 10165, 10166];
 /// Names asked for at once.
 const QUESTIONS: usize = 32;
 
@@ -375,7 +373,10 @@ impl Voyage<'_> {
                     "the event does not fit into a message",
                 ));
             }
-            StoreError::Refused { code, description } if PERMANENT.contains(&code) => {
+            StoreError::Refused {
+                code,
+                ref description,
+            } if error.is_permanent() => {
                 self.refuse(&Refusal::new("not_storable", format!("{description} ({code})")));
             }
             StoreError::Refused { .. } | StoreError::Timeout | StoreError::NoStream | StoreError::Away => {

@@ -138,7 +138,10 @@ pub(super) async fn keep(
     }
     match router.bus.store(&subject, &kept, body).await {
         Ok(stored) => metrics::offline(!stored.duplicate),
-        Err(StoreError::TooLarge) => tracing::warn!(%namespace, sequence, "event is too large to be kept"),
+        Err(error) if error.is_permanent() => {
+            // Trying again would hold the events of all users.
+            tracing::warn!(%error, %namespace, sequence, "event of an offline user cannot be kept");
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(())

@@ -49,8 +49,14 @@ async fn who_is_there_has_nothing_kept() {
     edge.open(fresh(&cluster, &edge, "42").await).await;
     cluster.publish("user:42", "note", json!(1)).await;
     // Events are looked at in order: the second one says that the first was.
-    cluster.publish("user:43", "note", json!(2)).await;
-    until_kept(&cluster, "43", &[json!(2)]).await;
+    // More than is looked at together with those.
+    for number in 0..300 {
+        cluster.publish("user:43", "note", json!(number)).await;
+    }
+    wait::until_true("300 events are kept", LIMIT, async || {
+        cluster.kept("43").await.len() == 300
+    })
+    .await;
     assert!(cluster.kept("42").await.is_empty());
 }
 
@@ -122,8 +128,14 @@ async fn who_returns_has_nothing_kept() {
     .await;
     let other = edge.open(fresh(&cluster, &edge, "43").await).await;
     edge.away(other).await;
-    cluster.publish("user:43", "note", json!(2)).await;
-    until_kept(&cluster, "43", &[json!(2)]).await;
+    // More than is looked at together with those.
+    for number in 0..300 {
+        cluster.publish("user:43", "note", json!(number)).await;
+    }
+    wait::until_true("300 events are kept", LIMIT, async || {
+        cluster.kept("43").await.len() == 300
+    })
+    .await;
     assert!(cluster.kept("42").await.is_empty());
 }
 
@@ -222,4 +234,33 @@ async fn a_nats_restart_loses_no_event() {
     })
     .await;
     until_kept(&cluster, "42", &[json!(1), json!(2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_be_kept_for_stops_nobody_else() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    // Rooms that no user has.
+    cluster.publish("user:", "note", json!(1)).await;
+    cluster
+        .publish(&format!("user:{}", "x".repeat(201)), "note", json!(1))
+        .await;
+    // An event whose copy has more headers than a message can have: they fit into EVENTS with a few bytes to spare.
+    let subject = cluster
+        .bus
+        .subjects()
+        .event(&Namespace::main(), &"user:42".try_into().unwrap());
+    let headers = Headers::new()
+        .with(name::EVENT, "e")
+        .with(name::TRACEPARENT, "x".repeat(65_487));
+    cluster.bus.store(&subject, &headers, "1".into()).await.unwrap();
+    // More than is looked at together with those.
+    for number in 0..300 {
+        cluster.publish("user:43", "note", json!(number)).await;
+    }
+    wait::until_true("300 events are kept", LIMIT, async || {
+        cluster.kept("43").await.len() == 300
+    })
+    .await;
+    assert!(cluster.kept("42").await.is_empty());
 }
