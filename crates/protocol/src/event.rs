@@ -152,7 +152,9 @@ impl Draft {
         for raw in [body.data, body.args].into_iter().flatten() {
             rawjson::check_depth(raw.get()).map_err(|_| BadEvent::Field("data nests too deep"))?;
         }
-        let cloud = match body.specversion.filter(|_| body.event.is_none()) {
+        // An extension attribute of a CloudEvent may be called `event`.
+        let own = body.event.is_some() && body.kind.is_none();
+        let cloud = match body.specversion.filter(|_| !own) {
             Some(version) => {
                 let version: String = field(version, "specversion must be a string")?;
                 if version != "1.0" {
@@ -391,6 +393,16 @@ mod tests {
             ("com.example.x", Some("7"))
         );
         assert_eq!(draft.event.payload.text(), r#"{"n":1}"#);
+        // Extension attributes may have the names of our own members.
+        let body = r#"{"specversion":"1.0","type":"a","event":"b","ttl":5,"at":"x","id":"7","data":1}"#;
+        let draft = read(body).unwrap();
+        assert_eq!(
+            (draft.event.name.as_str(), draft.ttl, draft.at),
+            ("a", None, None)
+        );
+        let body = r#"{"specversion":"1.0","event":"b","data":1}"#;
+        assert_eq!(read(body).unwrap().event.name, "b");
+        assert_eq!(read(r#"{"type":"a","event":"b"}"#).unwrap().event.name, "b");
     }
 
     #[test]
