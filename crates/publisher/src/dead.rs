@@ -27,9 +27,9 @@ const MOST_REASON: usize = 300;
 /// A refused body on its way to the stream of dead letters.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
-    subject: String,
-    headers: Headers,
-    body: Bytes,
+    pub(crate) subject: String,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
 }
 
 impl Letter {

@@ -7,6 +7,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 const ACCEPTED: &str = "publisher_accepted_total";
 const STORED: &str = "publisher_stored_total";
 const SIGNALS: &str = "publisher_signals_total";
+const SIGNALS_LOST: &str = "publisher_signals_lost_total";
 const DUPLICATES: &str = "publisher_duplicates_total";
 const REFUSED: &str = "publisher_refused_total";
 const STORE_SECONDS: &str = "publisher_store_seconds";
@@ -31,6 +32,11 @@ pub(crate) fn describe(partitions: u32, sources: usize) {
         "events stored for delivery, one for each room"
     );
     describe_counter!(SIGNALS, Unit::Count, "signals passed on");
+    describe_counter!(
+        SIGNALS_LOST,
+        Unit::Count,
+        "refused signals, and signals for later, that JetStream did not take in time"
+    );
     describe_counter!(DUPLICATES, Unit::Count, "events that were stored before");
     describe_counter!(REFUSED, Unit::Count, "bodies that became dead letters, by code");
     describe_histogram!(
@@ -60,7 +66,7 @@ pub(crate) fn describe(partitions: u32, sources: usize) {
         "1 while this publisher reads from the broker"
     );
     describe_counter!(HTTP_REQUESTS, Unit::Count, "HTTP requests, by status");
-    for name in [STORED, SIGNALS, DUPLICATES, STORE_RETRIES] {
+    for name in [STORED, SIGNALS, SIGNALS_LOST, DUPLICATES, STORE_RETRIES] {
         counter!(name).increment(0);
     }
     for way in ["http", "mqtt"] {
@@ -85,6 +91,10 @@ pub(crate) fn stored(copies: u64) {
 
 pub(crate) fn signal() {
     counter!(SIGNALS).increment(1);
+}
+
+pub(crate) fn signal_lost() {
+    counter!(SIGNALS_LOST).increment(1);
 }
 
 pub(crate) fn duplicates(copies: u64) {
