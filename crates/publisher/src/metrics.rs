@@ -10,6 +10,7 @@ const SIGNALS: &str = "publisher_signals_total";
 const SIGNALS_LOST: &str = "publisher_signals_lost_total";
 const DUPLICATES: &str = "publisher_duplicates_total";
 const REFUSED: &str = "publisher_refused_total";
+const EXPIRED: &str = "publisher_expired_total";
 const STORE_SECONDS: &str = "publisher_store_seconds";
 const STORE_RETRIES: &str = "publisher_store_retries_total";
 const DOUBTS: &str = "publisher_doubts_total";
@@ -39,6 +40,11 @@ pub(crate) fn describe(partitions: u32, sources: usize) {
     );
     describe_counter!(DUPLICATES, Unit::Count, "events that were stored before");
     describe_counter!(REFUSED, Unit::Count, "bodies that became dead letters, by code");
+    describe_counter!(
+        EXPIRED,
+        Unit::Count,
+        "events whose ttl was over before they could be stored"
+    );
     describe_histogram!(
         STORE_SECONDS,
         Unit::Seconds,
@@ -66,7 +72,7 @@ pub(crate) fn describe(partitions: u32, sources: usize) {
         "1 while this publisher reads from the broker"
     );
     describe_counter!(HTTP_REQUESTS, Unit::Count, "HTTP requests, by status");
-    for name in [STORED, SIGNALS, SIGNALS_LOST, DUPLICATES, STORE_RETRIES] {
+    for name in [STORED, SIGNALS, SIGNALS_LOST, DUPLICATES, EXPIRED, STORE_RETRIES] {
         counter!(name).increment(0);
     }
     for way in ["http", "mqtt"] {
@@ -103,6 +109,10 @@ pub(crate) fn duplicates(copies: u64) {
 
 pub(crate) fn refused(code: &'static str) {
     counter!(REFUSED, "code" => code).increment(1);
+}
+
+pub(crate) fn expired() {
+    counter!(EXPIRED).increment(1);
 }
 
 /// `accepted` is the time in INGEST, in milliseconds since 1970.

@@ -28,6 +28,8 @@ pub(crate) enum Receipt {
     Sequence(u64),
     /// The code and the reason.
     Refused(String),
+    /// Its ttl was over before it could be stored.
+    Expired,
 }
 
 /// Requests of this process that wait for receipts.
@@ -115,18 +117,23 @@ impl Drop for Expected {
     }
 }
 
-/// Tells whoever wants to know what became of an event.
+/// Tells whoever wants to know what became of an event that was to be stored.
 pub(crate) async fn send(bus: &Bus, headers: &Headers, fate: &Fate) {
-    let Some(address) = headers.get(RECEIPT).filter(|address| is_address(address)) else {
-        return;
-    };
     let receipt = match fate {
         Fate::Stored(Some(sequence)) => Receipt::Sequence(*sequence),
         // Stored by a former owner and followed by other events: the asker's next attempt finds it.
         Fate::Stored(None) => return,
         Fate::Refused(refusal) => Receipt::Refused(refusal.to_string()),
     };
-    let Ok(body) = serde_json::to_vec(&receipt) else {
+    answer(bus, headers, &receipt).await;
+}
+
+/// Sends a receipt to whoever wants it.
+pub(crate) async fn answer(bus: &Bus, headers: &Headers, receipt: &Receipt) {
+    let Some(address) = headers.get(RECEIPT).filter(|address| is_address(address)) else {
+        return;
+    };
+    let Ok(body) = serde_json::to_vec(receipt) else {
         return;
     };
     let subject = format!("{}.receipt.{address}", bus.subjects().prefix());

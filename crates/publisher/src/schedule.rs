@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::backoff::Backoff;
-use crate::check::Refusal;
+use crate::check::{Accepted, Refusal};
 
 /// Present where the time of delivery has come, whatever this machine's clock says.
 pub(crate) const FIRED: &str = "Carillon-Fired";
@@ -27,6 +27,19 @@ pub(crate) fn is_due(at: Option<OffsetDateTime>, headers: &Headers, now: OffsetD
 /// Returns the name that the outside gave a publish.
 pub(crate) fn publish_id(headers: &Headers) -> Option<&str> {
     headers.get(PUBLISH_ID).or_else(|| headers.get(name::MSG_ID))
+}
+
+/// Takes from an event's ttl what has passed since its time of delivery, or else since the publish; nothing is left of
+/// one that has expired.
+pub(crate) fn count_down(accepted: &mut Accepted, headers: &Headers, published: u64, now: OffsetDateTime) {
+    let millis = |time: OffsetDateTime| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    // A time that had passed when the event was published means at once.
+    let due = accepted.at.map(|at| millis(whole_second(at)));
+    let due = due.filter(|due| headers.get(FIRED).is_some() || *due > published);
+    let passed = millis(now).saturating_sub(due.unwrap_or(published));
+    if let Some(ttl) = &mut accepted.draft.ttl {
+        *ttl = ttl.saturating_mul(1000).saturating_sub(passed).div_ceil(1000);
+    }
 }
 
 /// An event that waits for its time.
@@ -84,15 +97,18 @@ impl Appointment {
 }
 
 /// The server knows whole seconds; an event comes late rather than early.
-fn seconds(at: OffsetDateTime) -> String {
+fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
     let utc = at.to_offset(time::UtcOffset::UTC);
     let up = if utc.nanosecond() == 0 {
         utc
     } else {
         utc.checked_add(time::Duration::SECOND).unwrap_or(utc)
     };
-    let whole = up.replace_nanosecond(0).unwrap_or(up);
-    whole
+    up.replace_nanosecond(0).unwrap_or(up)
+}
+
+fn seconds(at: OffsetDateTime) -> String {
+    whole_second(at)
         .format(&Rfc3339)
         .unwrap_or_else(|_| "9999-12-31T23:59:59Z".to_owned())
 }

@@ -366,6 +366,10 @@ impl Api {
             Some(Receipt::Refused(reason)) => {
                 return Err(Problem::bad_request(reason).with_code("refused"));
             }
+            Some(Receipt::Expired) => {
+                let text = "the event's ttl was over before it could be stored";
+                return Err(Problem::unavailable(text, 2).with_code("expired"));
+            }
             None => {
                 let text = format!(
                     "the event {} is accepted, but not known to be stored yet",

@@ -9,8 +9,9 @@ use crate::check::{Accepted, Arrival, Kind, Refusal};
 use crate::dead::Letter;
 use crate::pipeline::Partition;
 use crate::pipeline::store::Fate;
+use crate::receipt::Receipt;
 use crate::schedule::Appointment;
-use crate::{receipt, signal, trace};
+use crate::{metrics, receipt, signal, trace};
 
 /// A message that is not stored now.
 pub(super) enum Aside {
@@ -18,6 +19,8 @@ pub(super) enum Aside {
     Refused(Refusal),
     /// Its time has not come.
     Later(OffsetDateTime),
+    /// Its ttl was over before it could be stored.
+    Expired,
     /// It is a signal whose time has come.
     Signal(Accepted),
 }
@@ -43,6 +46,11 @@ impl Aside {
                 if let Err(refusal) = appointment.keep(bus).await {
                     bury(partition, delivered, &refusal).await;
                 }
+            }
+            Self::Expired => {
+                tracing::debug!(ingest = delivered.sequence, "event expired");
+                metrics::expired();
+                receipt::answer(bus, &delivered.headers, &Receipt::Expired).await;
             }
             Self::Signal(accepted) => pass_on(bus, delivered, accepted).await,
         }

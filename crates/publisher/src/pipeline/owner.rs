@@ -179,16 +179,20 @@ impl<'a> Reading<'a> {
         let bus = &self.owner.partition.bus;
         let subject = aside::published_subject(bus, &delivered.subject);
         let now = OffsetDateTime::now_utc();
-        match self
+        let mut checked = self
             .owner
             .partition
             .checker
-            .check(aside::arrival(&delivered, &subject))
-        {
+            .check(aside::arrival(&delivered, &subject));
+        if let Ok(accepted) = &mut checked {
+            schedule::count_down(accepted, &delivered.headers, delivered.time, now);
+        }
+        match checked {
             Err(refusal) => self.put_aside(delivered, Aside::Refused(refusal)),
             Ok(Accepted { at: Some(at), .. }) if !schedule::is_due(Some(at), &delivered.headers, now) => {
                 self.put_aside(delivered, Aside::Later(at));
             }
+            Ok(accepted) if accepted.draft.ttl == Some(0) => self.put_aside(delivered, Aside::Expired),
             Ok(accepted) if delivered.headers.get(signal::EPHEMERAL).is_some() => {
                 self.put_aside(delivered, Aside::Signal(accepted));
             }

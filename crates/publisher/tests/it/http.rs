@@ -4,7 +4,7 @@ use bytes::Bytes;
 use carillon_bus::Lease;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::offset::Offset;
-use carillon_testkit::{http, tokens};
+use carillon_testkit::{http, tokens, wait};
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, data, header};
@@ -382,5 +382,35 @@ async fn a_receipt_that_does_not_come_is_a_timeout_of_an_accepted_event() {
     assert_eq!((status, problem["code"].as_str()), (503, Some("receipt_timeout")));
     drop(leases);
     assert_eq!(data(&stage.room("a", 1).await), ["1"]);
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn a_receipt_tells_that_the_ttl_was_over() {
+    let stage = Stage::new().await;
+    stage.publisher().await.stop().await;
+    let mut leases = Vec::new();
+    for partition in 0..stage.options.partitions {
+        let name = format!("publisher.{partition}");
+        leases.push(Lease::acquire(&stage.bus, &name, "test", Duration::from_secs(60)).await);
+    }
+    let publisher = stage.publisher().await;
+    let body = json!({ "rooms": ["a"], "event": "e", "ttl": 1, "receipt": true });
+    let owner = async {
+        let all = ["rt.ingest.>".to_owned()];
+        let now = carillon_bus::history::now;
+        wait::until_true("an event that has expired", crate::stage::LIMIT, async || {
+            let waiting = stage.bus.last("RT_INGEST", &all, 0).await.unwrap();
+            waiting.first().is_some_and(|event| now() > event.time + 1500)
+        })
+        .await;
+        drop(leases);
+    };
+    let ((status, problem), ()) = tokio::join!(publisher.post("/v1/events", body), owner);
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (503, Some("expired")),
+        "{problem}"
+    );
     publisher.stop().await;
 }

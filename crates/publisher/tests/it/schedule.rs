@@ -2,6 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
+use carillon_testkit::wait;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -106,5 +107,64 @@ async fn a_signal_for_later_is_a_signal_then() {
             .await
             .is_empty()
     );
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn a_ttl_counts_from_the_publish() {
+    let stage = Stage::new().await;
+    stage.publisher().await.stop().await;
+    let begun = millis();
+    for (ttl, data) in [(1, 0), (100, 1)] {
+        let body = json!({ "event": "e", "data": data, "ttl": ttl });
+        stage.publish("rt.pub.main.a", &body.to_string()).await;
+    }
+    wait::until_true("the end of the first ttl", LIMIT, async || {
+        millis() > begun + 2500
+    })
+    .await;
+    let publisher = stage.publisher().await;
+    stage.ingest_is_empty().await;
+    let stored = stage.room("a", 1).await;
+    assert_eq!(data(&stored), ["1"]);
+    let ttl: u64 = header(&stored[0], name::TTL)
+        .trim_end_matches('s')
+        .parse()
+        .unwrap();
+    assert!(ttl < 100, "{ttl} s of 100 are left");
+    assert!(stage.read("RT_DEAD", "rt.dead.>").await.is_empty());
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn a_ttl_of_an_event_for_later_counts_from_its_time() {
+    let mut stage = Stage::new().await;
+    stage.publisher().await.stop().await;
+    let publisher = stage.publisher().await;
+    let at = millis() + 1000;
+    for (ttl, data) in [(1, 0), (100, 1)] {
+        let body = json!({ "event": "e", "data": data, "ttl": ttl, "at": rfc3339(Duration::from_secs(1)) });
+        stage.publish("rt.pub.main.a", &body.to_string()).await;
+    }
+    let kept = ["rt.ingest.at.>".to_owned()];
+    wait::until_true("both appointments", LIMIT, async || {
+        let kept = stage.bus.last("RT_INGEST", &kept, 0).await;
+        kept.is_ok_and(|kept| kept.len() == 2)
+    })
+    .await;
+    // The server is away at that time, and fires late.
+    stage.nats.stop().await;
+    wait::until_true("the end of the first ttl", LIMIT, async || millis() > at + 3000).await;
+    stage.nats.restart().await;
+    wait::until_true("the second event", LIMIT, async || {
+        let stored = stage
+            .bus
+            .last("RT_EVENTS", &["rt.event.main.r.a".to_owned()], 0)
+            .await;
+        stored.is_ok_and(|stored| !stored.is_empty())
+    })
+    .await;
+    stage.ingest_is_empty().await;
+    assert_eq!(data(&stage.room("a", 1).await), ["1"]);
     publisher.stop().await;
 }
