@@ -1,6 +1,7 @@
 //! The HTTP interface: `POST /v1/events`, `POST /v1/events/batch`.
 
 mod body;
+mod once;
 mod publish;
 mod request;
 
@@ -32,7 +33,7 @@ pub(crate) struct Api {
     pub(crate) checker: Checker,
     pub(crate) intake: Intake,
     pub(crate) receipts: Receipts,
-    /// The bucket in which an `Idempotency-Key` of signals is remembered, since no stream does it.
+    /// The bucket in which an `Idempotency-Key` is remembered with its request, and the signals that were sent.
     pub(crate) sent: Table,
     /// How long.
     pub(crate) dedupe: Duration,

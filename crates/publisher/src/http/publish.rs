@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use carillon_auth::{Principal, Scope};
-use carillon_bus::{Stored, TableError};
+use carillon_bus::Stored;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::offset::Offset;
@@ -204,6 +204,9 @@ impl Api {
         span: &Span,
     ) -> Result<Vec<Published>, Problem> {
         let deadline = self.intake.deadline();
+        if let Some(name) = request.name(None) {
+            self.same_request(&name, &asked, deadline).await?;
+        }
         let now = OffsetDateTime::now_utc();
         let single = asked.len() == 1;
         let mut durable = Vec::new();
@@ -262,10 +265,8 @@ impl Api {
             return self.signal(asked, request, span, deadline).await;
         };
         let key = format!("sent.{name}");
-        let revision = match self.sent.create(&key, Bytes::new(), Some(self.dedupe)).await {
-            Ok(revision) => revision,
-            Err(TableError::Conflict) => return Ok(()),
-            Err(error) => return Err(Problem::unavailable(error.to_string(), 2)),
+        let Some(revision) = self.mark_sent(&key, deadline).await? else {
+            return Ok(());
         };
         let sent = self.signal(asked, request, span, deadline).await;
         if sent.is_err()

@@ -414,3 +414,50 @@ async fn a_receipt_tells_that_the_ttl_was_over() {
     );
     publisher.stop().await;
 }
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_one_request() {
+    let stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    let plain = json!({ "rooms": ["a"], "event": "e" });
+    let with = |fields: Value| {
+        let mut event = plain.clone();
+        let fields = fields.as_object().unwrap().clone();
+        event.as_object_mut().unwrap().extend(fields);
+        event
+    };
+    let cases = [
+        (
+            with(json!({ "id": "A" })),
+            with(json!({ "id": "B", "receipt": true })),
+        ),
+        (plain.clone(), with(json!({ "rooms": ["b"], "receipt": true }))),
+        (with(json!({ "rooms": ["a", "b"] })), plain.clone()),
+        (plain.clone(), with(json!({ "event": "other" }))),
+        (with(json!({ "ephemeral": true })), plain.clone()),
+        (plain.clone(), with(json!({ "ephemeral": true }))),
+        (plain.clone(), with(json!({ "namespace": "/chat" }))),
+    ];
+    for (index, (first, second)) in cases.into_iter().enumerate() {
+        let key = format!("k{index}");
+        let key = [("idempotency-key", key.as_str())];
+        let sent = publisher.post_with("/v1/events", &key, first.to_string()).await;
+        assert_eq!(sent.0, 202, "{first}: {}", sent.1);
+        let (status, problem) = publisher.post_with("/v1/events", &key, second.to_string()).await;
+        let code = problem["code"].as_str();
+        assert_eq!(
+            (status, code),
+            (422, Some("idempotency_key_reused")),
+            "{second}: {problem}"
+        );
+        let again = publisher.post_with("/v1/events", &key, first.to_string()).await;
+        assert_eq!(again, sent, "{first}");
+    }
+    let batch = json!([plain, plain]).to_string();
+    let key = [("idempotency-key", "k0")];
+    assert_eq!(publisher.post_with("/v1/events/batch", &key, batch).await.0, 422);
+    stage.ingest_is_empty().await;
+    assert_eq!(stage.room("a", 6).await.len(), 6);
+    assert_eq!(stage.room("b", 1).await.len(), 1);
+    publisher.stop().await;
+}

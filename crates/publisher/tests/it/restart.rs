@@ -160,3 +160,24 @@ async fn a_message_id_is_known_after_a_restart_of_nats() {
     assert_eq!(data(&stage.room("later", 1).await), ["\"later\""]);
     publisher.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_with_an_idempotency_key_waits_for_nats_too() {
+    let mut stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    stage.nats.kill();
+    let body = json!({ "rooms": ["a"], "event": "e", "ephemeral": true }).to_string();
+    let key = [("idempotency-key", "k")];
+    let back = async {
+        // Longer than NATS may take for one answer.
+        let begun = std::time::Instant::now();
+        wait::until_true("an outage of six seconds", LIMIT, async || {
+            begun.elapsed() > Duration::from_secs(6)
+        })
+        .await;
+        stage.nats.restart().await;
+    };
+    let (answer, ()) = tokio::join!(publisher.post_with("/v1/events", &key, body), back);
+    assert_eq!(answer.0, 202, "{}", answer.1);
+    publisher.stop().await;
+}
