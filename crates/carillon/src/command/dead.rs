@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use carillon_bus::{Bus, StoredMessage};
 use carillon_protocol::headers::{Headers, name};
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ use crate::shell::{self, Cluster};
 
 /// Letters read at once.
 const PART: usize = 200;
+/// How long a publisher may take to say that it lives.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Present where only the beginning of a body was kept.
 const SIZE: &str = "Carillon-Size";
 
@@ -158,6 +161,11 @@ async fn put_back(bus: &Bus, letter: &StoredMessage) -> anyhow::Result<String> {
     }
     let subjects = bus.subjects();
     if subjects.tokens("signal", subject).is_some() {
+        // No stream takes a signal: without a publisher it would be gone.
+        let owner = format!("{}.lease.publisher.0", subjects.prefix());
+        bus.request(&owner, &Headers::new(), Bytes::new(), PATIENCE)
+            .await
+            .context("no publisher takes the signal now; the letter is kept")?;
         bus.publish(subject, &headers, letter.body.clone()).await?;
         bus.flush().await;
     } else if subjects.tokens("pub", subject).is_some() {

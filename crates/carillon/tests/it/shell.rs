@@ -115,6 +115,43 @@ async fn refused_bodies_are_listed_shown_and_put_back() {
 }
 
 #[tokio::test]
+async fn a_refused_signal_is_kept_until_a_publisher_takes_it() {
+    let nats = Server::start().await;
+    let dev = Dev::over(&nats).await;
+    let client = nats.connect().await;
+    client
+        .publish("rt.signal.main.user:1", "{}".into())
+        .await
+        .unwrap();
+    let list = async || {
+        let (ok, text) = run(carillon(["dead", "list", "--nats"]).arg(nats.url())).await;
+        assert!(ok, "{text}");
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let letter = wait::until("the refused signal", LIMIT, async || list().await.pop()).await;
+    drop(dev);
+    let owner = "rt.lease.publisher.0";
+    wait::until_true("no publisher", LIMIT, async || {
+        client.request(owner, "".into()).await.is_err()
+    })
+    .await;
+    let replay = async || run(carillon(["dead", "replay", "--all", "--nats"]).arg(nats.url())).await;
+    let (ok, text) = replay().await;
+    assert!(
+        !ok && text.contains("no publisher takes the signal now"),
+        "{text}"
+    );
+    assert_eq!(list().await, std::slice::from_ref(&letter));
+    let _dev = Dev::over(&nats).await;
+    wait::until_true("a publisher takes it", LIMIT, async || replay().await.0).await;
+    // It is as bad as before, so it comes again under another number.
+    wait::until_true("the letter to come again", LIMIT, async || {
+        list().await.iter().any(|other| *other != letter)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_no_event_is_not_published() {
     for (arguments, expected) in [
         (["", "a", "1"], "a room has 1 to 256 bytes"),
