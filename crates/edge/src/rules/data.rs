@@ -23,6 +23,41 @@ pub(super) fn read(payload: &Payload) -> Result<Vec<Value>, String> {
     }
 }
 
+/// Reads arguments of which the last of equal keys counts, as clients have it.
+pub(super) fn read_last(payload: &Payload) -> Result<Vec<Value>, String> {
+    serde_json::from_str(&format!("[{}]", payload.arguments())).map_err(|error| describe(&error))
+}
+
+/// Escapes every `<` in JSON that cannot be read as values, such as a number that is too large for one.
+pub(super) fn without_markup(payload: &Payload) -> Payload {
+    const OPEN: &str = "&lt;";
+    let mut rest = payload.text();
+    let mut text = String::with_capacity(rest.len());
+    while let Some(at) = rest.find(['<', '\\']) {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let escape = rest.get(..6);
+        let end = if rest.starts_with('<') {
+            text.push_str(OPEN);
+            1
+        } else if escape.is_some_and(|escape| escape.eq_ignore_ascii_case("\\u003c")) {
+            text.push_str(OPEN);
+            6
+        } else {
+            // What follows a backslash is no start of another escape.
+            let end = rest.chars().take(2).map(char::len_utf8).sum();
+            text.push_str(&rest[..end]);
+            end
+        };
+        rest = &rest[end..];
+    }
+    text.push_str(rest);
+    match payload {
+        Payload::One(_) => Payload::One(text.into()),
+        Payload::Many(_) => Payload::Many(text.into()),
+    }
+}
+
 /// Returns what rules know as `data`: the one argument, null without any, a list of several.
 pub(super) fn of_arguments(args: &[Value]) -> Value {
     match args {
@@ -153,6 +188,34 @@ mod tests {
         assert!(one(r#""\ud800""#).is_err());
         assert!(one("1e999").is_err());
         assert!(one("1] , [2").is_err());
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts_where_that_is_allowed() {
+        let last = read_last(&Payload::One(r#"{"a":1,"a":2}"#.into()));
+        assert_eq!(last, Ok(vec![json!({ "a": 2 })]));
+        for text in ["1e999", r#""\ud800""#, "1] , [2"] {
+            assert!(read_last(&Payload::One(text.into())).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn markup_in_what_cannot_be_read_becomes_text() {
+        for (text, escaped) in [
+            (r#"[1e999,"<b>\u003cB\u003C"]"#, r#"[1e999,"&lt;b>&lt;B&lt;"]"#),
+            (
+                r#"{"<":"\\u003c\"<ñ\ud800"}"#,
+                r#"{"&lt;":"\\u003c\"&lt;ñ\ud800"}"#,
+            ),
+            (r#""\"#, r#""\"#),
+            (r#""\u00ñ<"#, r#""\u00ñ&lt;"#),
+        ] {
+            assert_eq!(
+                without_markup(&Payload::One(text.into())).text(),
+                escaped,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use carillon_protocol::event::Payload;
 
 use super::context::rfc3339;
+use super::sanitize::Fields;
 use super::{Rules, data};
 
 impl Rules {
@@ -14,15 +15,11 @@ impl Rules {
 
     /// Returns a published event's arguments as the clients get them: cleaned, and in the envelope.
     pub fn published(&self, event: &str, payload: &Payload, time_ms: u64) -> Payload {
-        let mut payload = payload.clone();
-        if !self.sanitize_published.is_empty()
-            && let Ok(mut args) = data::read(&payload)
-            && args
-                .iter_mut()
-                .fold(false, |changed, arg| self.sanitize_published.clean(arg) | changed)
-        {
-            payload = data::payload(&args);
-        }
+        let mut payload = if self.sanitize_published.is_empty() {
+            payload.clone()
+        } else {
+            clean(&self.sanitize_published, payload)
+        };
         if self.envelope && !self.own_events.contains(event) {
             let data = match &payload {
                 Payload::Many(_) if payload.arguments().is_empty() => "null",
@@ -34,5 +31,23 @@ impl Rules {
                 Payload::One(format!(r#"{{"event":{name},"data":{data},"timestamp":"{time}"}}"#).into());
         }
         payload
+    }
+}
+
+/// Cleans the named fields. Backends are not refused what the rules would refuse a client, so nothing that is
+/// hard to read may pass as it is.
+fn clean(fields: &Fields, payload: &Payload) -> Payload {
+    let strict = data::read(payload);
+    let is_strict = strict.is_ok();
+    let Ok(mut args) = strict.or_else(|_| data::read_last(payload)) else {
+        return data::without_markup(payload);
+    };
+    let changed = args
+        .iter_mut()
+        .fold(false, |changed, arg| fields.clean(arg) | changed);
+    if changed || !is_strict {
+        data::payload(&args)
+    } else {
+        payload.clone()
     }
 }

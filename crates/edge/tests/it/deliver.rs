@@ -1,8 +1,11 @@
+use carillon_protocol::headers::{Headers, name as header};
+use carillon_protocol::names::{Namespace, Room};
+use carillon_service::settings;
 use carillon_testkit::clients::SioOptions;
 use carillon_testkit::tokens;
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{Plan, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_device_of_a_user_has_the_event_and_nobody_else() {
@@ -169,4 +172,32 @@ async fn a_signal_for_a_list_of_rooms_comes_once() {
         assert_eq!(client.next_event("both").await["topic"], topic);
     }
     client.assert_no_message("second copy", |message| message["event"] == "both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_rules_cannot_read_is_not_passed_on_with_its_markup() {
+    let mut plan = Plan::default();
+    let mut namespace = settings::Namespace::open();
+    namespace.sanitize_published = vec!["**".to_owned()];
+    plan.namespaces = [("/".to_owned(), namespace)].into();
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let client = stage.sio(&edge, "42").await;
+    let subject = stage
+        .bus
+        .subjects()
+        .event(&Namespace::main(), &Room::new("user:42").unwrap());
+    for (name, body, shown) in [
+        ("twice", r#"{"h":"<b onclick=x>","h":"<i onclick=x>"}"#, "<i></i>"),
+        (
+            "large",
+            r#"{"n":1e999,"h":"\u003cb onclick=x>"}"#,
+            "&lt;b onclick=x>",
+        ),
+    ] {
+        let headers = Headers::new().with(header::EVENT, name).with(header::TIME, "1");
+        stage.bus.store(&subject, &headers, body.into()).await.unwrap();
+        let told = client.next_event(name).await;
+        assert_eq!(told.data()["h"], shown, "{body}");
+    }
 }

@@ -72,6 +72,27 @@ fn gamilit() {
         value(&rules.published("notification:new", &published, 0)),
         json!({ "title": "<img src=\"x\">Hi" })
     );
+    for (text, cleaned) in [
+        (
+            r#"{"a":1,"a":2,"h":"<img src=x onerror=alert(1)>"}"#,
+            r#"{"a":2,"h":"<img src=\"x\">"}"#,
+        ),
+        (
+            r#"{"h":"<img src=x onerror=alert(1)>","h":"plain"}"#,
+            r#"{"h":"plain"}"#,
+        ),
+        (
+            r#"{"n":1e999,"h":"<img src=x onerror=alert(1)>"}"#,
+            r#"{"n":1e999,"h":"&lt;img src=x onerror=alert(1)>"}"#,
+        ),
+        (
+            r#"{"s":"\ud800","h":"\u003cimg src=x onerror=alert(1)>"}"#,
+            r#"{"s":"\ud800","h":"&lt;img src=x onerror=alert(1)>"}"#,
+        ),
+    ] {
+        let published = rules.published("dup", &Payload::One(text.into()), 0);
+        assert_eq!(published.text(), cleaned, "{text}");
+    }
 }
 
 #[test]
