@@ -144,12 +144,8 @@ impl Rules {
         };
         let mut refusal = None;
         for rule in rules {
-            if let Some(rate) = &rule.rate
-                && !limits.event(self.version, &rule.key, rate, now)
-            {
-                return Err(rate.refusal());
-            }
-            match rule.answer(&self.namespace, event, payload, context)? {
+            let count = |rate: &Rate| limits.event(self.version, &rule.key, rate, now);
+            match rule.answer(&self.namespace, event, payload, context, count)? {
                 Answer::Outcome(outcome) => return Ok(outcome),
                 Answer::Next(reason) => refusal = Some(reason),
             }

@@ -1,5 +1,6 @@
 //! Arguments as values.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use carillon_protocol::event::Payload;
@@ -59,11 +60,11 @@ pub(super) fn without_markup(payload: &Payload) -> Payload {
 }
 
 /// Returns what rules know as `data`: the one argument, null without any, a list of several.
-pub(super) fn of_arguments(args: &[Value]) -> Value {
+pub(super) fn of_arguments(args: &[Value]) -> Cow<'_, Value> {
     match args {
-        [] => Value::Null,
-        [one] => one.clone(),
-        many => Value::Array(many.to_vec()),
+        [] => Cow::Owned(Value::Null),
+        [one] => Cow::Borrowed(one),
+        many => Cow::Owned(Value::Array(many.to_vec())),
     }
 }
 
@@ -220,9 +221,9 @@ mod tests {
 
     #[test]
     fn data_is_the_one_argument() {
-        assert_eq!(of_arguments(&[]), Value::Null);
-        assert_eq!(of_arguments(&[json!("a")]), json!("a"));
-        assert_eq!(of_arguments(&[json!("a"), json!(2)]), json!(["a", 2]));
+        assert_eq!(*of_arguments(&[]), Value::Null);
+        assert_eq!(*of_arguments(&[json!("a")]), json!("a"));
+        assert_eq!(*of_arguments(&[json!("a"), json!(2)]), json!(["a", 2]));
         assert_eq!(payload(&[json!("a")]), Payload::One("\"a\"".into()));
         assert_eq!(payload(&[]), Payload::NONE);
     }

@@ -31,15 +31,17 @@ pub(super) const RESERVED: &[&str] = &[
 /// A compiled rule of `on`.
 #[derive(Debug)]
 pub(super) struct EventRule {
-    /// The name under which its rate is counted: one bucket for all its events.
+    /// The rule's place, under which its rate is counted: one bucket for all its events.
     pub(super) key: Arc<str>,
-    pub(super) rate: Option<Rate>,
+    rate: Option<Rate>,
     max_bytes: Option<u64>,
     schema: Option<Schema>,
     sanitize: Fields,
     when: Option<Expression>,
     actions: Vec<Action>,
     texts: Texts,
+    /// The condition looks into the arguments.
+    when_reads: bool,
     /// The rule looks into the arguments.
     reads: bool,
 }
@@ -119,13 +121,15 @@ impl EventRule {
         let sanitize = sanitize?.and(namespace);
         let when = when?;
         let schema = schema?;
-        let looks = |variable| {
-            when.as_ref().is_some_and(|when| when.uses(variable))
-                || actions.iter().any(|action| action.uses(variable))
-        };
-        let reads =
-            schema.is_some() || !sanitize.is_empty() || looks(Variable::Data) || looks(Variable::Args);
-        let key = rule.events.join("\n").into();
+        let arguments = [Variable::Data, Variable::Args];
+        let when_reads = when
+            .as_ref()
+            .is_some_and(|when| arguments.iter().any(|&variable| when.uses(variable)));
+        let actions_read = actions
+            .iter()
+            .any(|action| arguments.iter().any(|&variable| action.uses(variable)));
+        let reads = schema.is_some() || !sanitize.is_empty() || when_reads || actions_read;
+        let key = path.join(".").into();
         let max_bytes = rule.max_bytes;
         Some(Self {
             key,
@@ -136,68 +140,67 @@ impl EventRule {
             when,
             actions,
             texts: own,
+            when_reads,
             reads,
         })
     }
 
-    /// Decides about an event.
+    /// Decides about an event; `count` takes one from the rule's own bucket, if it holds one.
+    ///
+    /// A rule whose condition does not hold neither counts nor checks the event.
     pub(super) fn answer(
         &self,
         namespace: &str,
         event: &str,
         payload: &Payload,
         context: &Context<'_>,
+        count: impl FnOnce(&Rate) -> bool,
     ) -> Result<Answer, Refusal> {
-        check_size(payload, self.max_bytes, &self.texts)?;
-        let bad_data = |problem: String| self.texts.refusal(code::BAD_DATA, &problem);
-        let mut args = if self.reads {
-            data::read(payload).map_err(bad_data)?
-        } else {
-            Vec::new()
-        };
-        let list;
-        let mut payload = payload.clone();
-        if !self.sanitize.is_empty() {
-            // Checked before it is cleaned: cleaning can make a text longer.
-            self.check_schema(&args)?;
-            if args
-                .iter_mut()
-                .fold(false, |changed, arg| self.sanitize.clean(arg) | changed)
-            {
-                payload = data::payload(&args);
-            }
-        } else {
-            self.check_schema(&args)?;
-        }
-        let data = match &args[..] {
-            [] => &Value::Null,
-            [one] => one,
-            many => {
-                list = data::of_arguments(many);
-                &list
-            }
-        };
-        let variables = Variables::new(namespace, context).event(data, &args);
-        if let Some(when) = &self.when
-            && when.holds(&variables) != Ok(true)
-        {
+        let read = || data::read(payload).map_err(|problem| self.texts.refusal(code::BAD_DATA, &problem));
+        let variables = Variables::new(namespace, context);
+        let mut args = if self.when_reads { read()? } else { Vec::new() };
+        if !self.holds(&variables, &args) {
             return Ok(Answer::Next(self.texts.refusal(code::FORBIDDEN, "not allowed")));
         }
+        if let Some(rate) = &self.rate
+            && !count(rate)
+        {
+            return Err(rate.refusal());
+        }
+        check_size(payload, self.max_bytes, &self.texts)?;
+        if self.reads && !self.when_reads {
+            args = read()?;
+        }
+        // Checked before it is cleaned: cleaning can make a text longer.
+        self.check_schema(&args)?;
+        let mut payload = payload.clone();
+        if !self.sanitize.is_empty()
+            && args
+                .iter_mut()
+                .fold(false, |changed, arg| self.sanitize.clean(arg) | changed)
+        {
+            payload = data::payload(&args);
+        }
+        let data = data::of_arguments(&args);
         let incoming = Incoming {
             name: event,
             payload: &payload,
             context,
-            variables,
+            variables: variables.event(&data, &args),
         };
         self.apply(&incoming).map(Answer::Outcome)
     }
 
+    fn holds(&self, variables: &Variables<'_>, args: &[Value]) -> bool {
+        self.when.as_ref().is_none_or(|when| {
+            let data = data::of_arguments(args);
+            when.holds(&variables.event(&data, args)) == Ok(true)
+        })
+    }
+
     fn check_schema(&self, args: &[Value]) -> Result<(), Refusal> {
         let Some(schema) = &self.schema else { return Ok(()) };
-        let checked = match args {
-            [one] => schema.check(one),
-            args => schema.check(&data::of_arguments(args)),
-        };
+        let checked = schema.check(&data::of_arguments(args));
         checked.map_err(|problem| self.texts.refusal(code::BAD_DATA, &problem))
     }
 

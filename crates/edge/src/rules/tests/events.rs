@@ -224,6 +224,56 @@ fn only_members_send_to_a_room() {
 }
 
 #[test]
+fn a_rule_whose_condition_does_not_hold_disturbs_no_other() {
+    let rules = rules(
+        r#"
+        rate = { events = 8, per = "1s" }
+        [[namespaces."/".on]]
+        event = "e"
+        when = "user.role == 'guest'"
+        rate = { events = 1, per = "1s" }
+        max_bytes = 5
+        schema = { type = "string" }
+        do = [{ reply = "'guest'" }]
+        [[namespaces."/".on]]
+        event = "e"
+        when = "has(data.id)"
+        rate = { events = 3, per = "1s", code = "second" }
+        do = [{ reply = "'other'" }]"#,
+    );
+    let mut client = Client::new("7", json!({}));
+    let data = [json!({ "id": 123_456 })];
+    for _ in 0..3 {
+        assert_eq!(
+            brief(&client.emit(&rules, "e", &data).unwrap()),
+            [json!(["reply", "other", null])]
+        );
+    }
+    let refusal = client.emit(&rules, "e", &data).unwrap_err();
+    assert_eq!(&*refusal.code, "second");
+    for code in ["forbidden", "forbidden", "forbidden", "forbidden", "rate_limited"] {
+        let refusal = client.emit(&rules, "e", &[json!({})]).unwrap_err();
+        assert_eq!(&*refusal.code, code, "the connection's limit counts every event");
+    }
+
+    let mut guest = Client::new("8", json!({ "role": "guest" }));
+    assert_eq!(
+        &*guest.emit(&rules, "e", &[json!("123456")]).unwrap_err().code,
+        "too_large"
+    );
+    assert_eq!(
+        &*guest.emit(&rules, "e", &[json!(1)]).unwrap_err().code,
+        "rate_limited",
+        "an event that is refused for its size counts"
+    );
+    guest.now += Duration::from_secs(1);
+    assert_eq!(
+        &*guest.emit(&rules, "e", &[json!(1)]).unwrap_err().code,
+        "bad_data"
+    );
+}
+
+#[test]
 fn rates_hold_per_connection_and_per_event() {
     let rules = rules(
         r#"
