@@ -6,6 +6,7 @@ use std::time::Instant;
 use carillon_bus::history::now;
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
+use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
 
 use crate::backend::refusal;
@@ -13,7 +14,7 @@ use crate::client::Closing;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::metrics;
-use crate::rules::{Effect, Emit, Refusal, Target};
+use crate::rules::{Effect, Emit, Refusal, Target, code};
 use crate::session::Session;
 
 /// What the client is to be told in the end.
@@ -44,6 +45,9 @@ impl Hub {
         let outcome = session.in_context(|context| {
             session.with_limits(|limits| rules.on_event(event, payload, context, limits, Instant::now()))
         })?;
+        for effect in &outcome.effects {
+            self.check_size(session, effect)?;
+        }
         let mut answer = Answer::Empty;
         for effect in outcome.effects {
             match effect {
@@ -95,6 +99,29 @@ impl Hub {
         self.join(session, room).await.map_err(|_| unavailable())
     }
 
+    /// Refuses a relay that no publisher would take, before anything of the rule is done.
+    fn check_size(&self, session: &Session, effect: &Effect) -> Result<(), Refusal> {
+        let Effect::Relay {
+            event,
+            payload,
+            except_self,
+            ..
+        } = effect
+        else {
+            return Ok(());
+        };
+        let except = except_self.then_some(session.sid);
+        let (size, most) = (
+            relayed(event, payload, except).len() as u64,
+            self.events.max_bytes,
+        );
+        if size > most {
+            let problem = format!("the event has {size} bytes; at most {most} are allowed");
+            return Err(refusal(code::TOO_LARGE, &problem));
+        }
+        Ok(())
+    }
+
     async fn relay(
         &self,
         session: &Arc<Session>,
@@ -109,9 +136,9 @@ impl Hub {
             Target::Room(room) => room,
         };
         let namespace = &session.namespace.name;
-        let except = except_self.then(|| session.sid.to_string());
+        let except = except_self.then_some(session.sid);
         if durable {
-            let body = relayed(event, &payload, except.as_deref());
+            let body = relayed(event, &payload, except);
             let subject = self.bus.subjects().publish(namespace, &room);
             let stored = self.bus.store(&subject, &Headers::new(), body.into()).await;
             return stored.map(|_| ()).map_err(|_| unavailable());
@@ -120,7 +147,7 @@ impl Hub {
             name: event.to_owned(),
             payload,
             id: None,
-            except,
+            except: except.map(|sid| sid.to_string()),
             time: now(),
         };
         let subject = self.bus.subjects().delivery(namespace, &room);
@@ -132,7 +159,8 @@ impl Hub {
     }
 }
 
-fn relayed(event: &str, payload: &Payload, except: Option<&str>) -> String {
+/// Returns the body with which the event is published.
+fn relayed(event: &str, payload: &Payload, except: Option<Sid>) -> String {
     let event = serde_json::Value::from(event);
     let key = match payload {
         Payload::One(_) => "data",

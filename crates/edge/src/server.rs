@@ -42,6 +42,7 @@ pub struct Shared {
     pub edge: Config,
     pub session: settings::Session,
     pub history: settings::History,
+    pub events: settings::Events,
     pub auth: carillon_auth::Config,
     pub verifier: Verifier,
     pub namespaces: settings::Namespaces,

@@ -36,6 +36,7 @@ pub(super) async fn bind(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
         edge: config.edge.clone(),
         session: config.session.clone(),
         history: config.history.clone(),
+        events: config.events.clone(),
         auth: config.auth.clone(),
         verifier: Verifier::new(&config.auth)?,
         namespaces: config.namespaces.clone(),

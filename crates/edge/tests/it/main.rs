@@ -10,6 +10,7 @@ mod doubts;
 mod enter;
 mod evicted;
 mod handshake;
+mod limits;
 mod mortal;
 mod moves;
 mod part;

@@ -36,6 +36,7 @@ pub(crate) struct Plan {
     pub edge: Config,
     pub session: settings::Session,
     pub history: settings::History,
+    pub events: settings::Events,
     pub namespaces: settings::Namespaces,
     pub auth: carillon_auth::Config,
 }
@@ -56,6 +57,7 @@ impl Default for Plan {
             edge,
             session: settings::Session::default(),
             history: settings::History::default(),
+            events: settings::Events::default(),
             namespaces: [("/".to_owned(), settings::Namespace::open())].into(),
             auth,
         }
@@ -210,6 +212,7 @@ impl SetUp {
             edge: self.plan.edge,
             session: self.plan.session,
             history: self.plan.history,
+            events: self.plan.events,
             verifier: Verifier::new(&self.plan.auth).unwrap(),
             auth: self.plan.auth,
             namespaces: self.plan.namespaces,
