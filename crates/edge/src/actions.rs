@@ -8,6 +8,7 @@ use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::names::Room;
+use carillon_protocol::socketio::Limit;
 
 use crate::backend::refusal;
 use crate::client::Closing;
@@ -83,6 +84,16 @@ impl Hub {
         Ok(answer)
     }
 
+    /// Counts an event that is over a limit of its protocol, and says what its sender is told.
+    pub(crate) fn refuse_excess(&self, session: &Session, limit: Limit) -> Refusal {
+        metrics::received(&session.namespace);
+        let rules = session.namespace.rules.load_full();
+        match session.with_limits(|limits| rules.admit(limits, Instant::now())) {
+            Ok(()) => refusal(excess_code(limit), &limit.to_string()),
+            Err(refusal) => refusal,
+        }
+    }
+
     /// Joins a room if the rules allow it, within the limit of rooms.
     pub(crate) async fn join_by_rule(
         self: &Arc<Self>,
@@ -156,6 +167,14 @@ impl Hub {
             .publish(&subject, &event.headers(), event.payload.json().clone())
             .await;
         sent.map_err(|_| unavailable())
+    }
+}
+
+/// Returns the code of an event that is over a limit of its protocol.
+pub(crate) fn excess_code(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Depth => code::TOO_DEEP,
+        Limit::Attachments => code::TOO_LARGE,
     }
 }
 

@@ -25,7 +25,7 @@ use carillon_service::settings::Overflow;
 use parking_lot::Mutex;
 
 use crate::accept::Slots;
-use crate::actions::{Answer, close_if_abuse};
+use crate::actions::{Answer, close_if_abuse, excess_code};
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
 use crate::frame::Chunk;
@@ -34,7 +34,7 @@ use crate::metrics;
 use crate::rules::Refusal;
 use crate::session::Session;
 
-/// Attachments of one packet from a client.
+/// Attachments of one packet from a client; an event with more is refused.
 const MAX_ATTACHMENTS: usize = 64;
 
 /// One client that speaks Socket.IO.
@@ -166,6 +166,18 @@ impl Conversation {
                 namespaces.insert(namespace, Slot::Leaving(None));
                 None
             }
+            Body::Excess { id, name, limit } => match self.session(&namespace) {
+                Some(session) => {
+                    let refusal = self.hub.refuse_excess(&session, limit);
+                    self.conclude(&session, id, &name, Err(refusal))
+                }
+                None => Ok(()),
+            },
+            // Whoever asked hears nothing, as from a client that does not answer.
+            Body::AckExcess { limit } => {
+                metrics::error(excess_code(limit));
+                Ok(())
+            }
         }
     }
 
@@ -193,6 +205,17 @@ impl Conversation {
         } else {
             self.hub.on_event(session, name, &payload, id.is_some()).await
         };
+        self.conclude(session, id, name, outcome)
+    }
+
+    /// Answers an event, and closes a client that goes much too far.
+    fn conclude(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        id: Option<u64>,
+        name: &str,
+        outcome: Result<Answer, Refusal>,
+    ) -> Result<(), Closing> {
         let counted = match &outcome {
             Err(refusal) => close_if_abuse(refusal),
             Ok(_) => Ok(()),

@@ -21,7 +21,7 @@ const SURPLUS: &str = "edge_connections_surplus";
 const RELEASED: &str = "edge_connections_released_total";
 
 /// Codes that are counted by their name.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 26] = [
     "slow_client",
     "repair_timeout",
     "rate_limited",
@@ -30,6 +30,7 @@ const KNOWN: [&str; 25] = [
     "bad_event",
     "bad_data",
     "too_large",
+    "too_deep",
     "no_handler",
     "timeout",
     "bad_json",

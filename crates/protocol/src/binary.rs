@@ -37,8 +37,12 @@ pub struct Extracted {
 ///
 /// An attachment that could be named twice would let a small message grow without bound.
 pub fn check_placeholders(json: &str, count: usize) -> Result<(), PlaceholderError> {
-    let mut named = vec![false; count];
     let mut found = 0;
+    // The text bounds what is set aside for a number that a peer chooses.
+    if count > json.len() {
+        return Err(PlaceholderError::Missing { found, count });
+    }
+    let mut named = vec![false; count];
     for (_, num) in Placeholders::of(json) {
         let seen = named
             .get_mut(num)

@@ -8,7 +8,7 @@ mod packet;
 mod parse;
 mod reassembly;
 
-pub use packet::{Body, Packet};
+pub use packet::{Body, Limit, Packet};
 pub use parse::PacketError;
 pub use reassembly::{Decoder, Limits};
 

@@ -86,6 +86,8 @@ pub mod code {
     pub const RATE_LIMITED: &str = "rate_limited";
     /// The arguments are larger than allowed.
     pub const TOO_LARGE: &str = "too_large";
+    /// The arguments nest deeper than allowed.
+    pub const TOO_DEEP: &str = "too_deep";
     /// The event's name is none that a client may send.
     pub const BAD_EVENT: &str = "bad_event";
     /// No rule is there for the event.

@@ -15,6 +15,46 @@ async fn refused(client: &SioClient, event: &str, args: Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_deep_or_has_too_many_attachments_is_refused_and_the_client_stays() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let client = stage.sio(&edge, "42").await;
+    let deep = (0..105).fold(json!(1), |inner, _| json!([inner]));
+    assert_eq!(refused(&client, "deep", json!([deep])).await, "too_deep");
+    let buffers = vec![json!({ "$binary": "AQID" }); 65];
+    assert_eq!(
+        refused(&client, "buffers", json!([{ "list": buffers }])).await,
+        "too_large"
+    );
+    stage.signal("user:42", "later", json!(1)).await;
+    client.next_event("later").await;
+    client.assert_stayed_connected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_over_a_limit_count_as_others_do() {
+    let namespace = settings::Namespace {
+        rate: settings::Rate {
+            events: 2,
+            per: std::time::Duration::from_secs(3600),
+            ..settings::Rate::default()
+        },
+        ..settings::Namespace::open()
+    };
+    let stage = Stage::with(Plan {
+        namespaces: [("/".to_owned(), namespace)].into(),
+        ..Plan::default()
+    })
+    .await;
+    let edge = stage.edge().await;
+    let client = stage.sio(&edge, "42").await;
+    let deep = (0..105).fold(json!(1), |inner, _| json!([inner]));
+    for code in ["too_deep", "too_deep", "rate_limited"] {
+        assert_eq!(refused(&client, "deep", json!([deep])).await, code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_too_large_for_an_event_is_refused_before_its_rule_does_anything() {
     let mut plan = Plan::default();
     plan.events.max_bytes = 1000;

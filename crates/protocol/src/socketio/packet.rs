@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::rawjson::Arguments;
+use crate::rawjson::{Arguments, MAX_DEPTH};
 
 /// What a client has sent, with its attachments in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,37 @@ pub enum Body<'a> {
         id: u64,
         arguments: Arguments<'a>,
     },
+    /// An event that is well-formed but over a limit: its arguments and attachments were dropped.
+    Excess {
+        id: Option<u64>,
+        name: Cow<'a, str>,
+        limit: Limit,
+    },
+    /// The same of an acknowledgement.
+    AckExcess {
+        limit: Limit,
+    },
+}
+
+/// A limit that a well-formed packet does not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    #[error("the event nests deeper than {MAX_DEPTH}")]
+    Depth,
+    #[error("the event has more attachments than allowed")]
+    Attachments,
+}
+
+impl<'a> Packet<'a> {
+    /// Drops the arguments of an event or acknowledgement that is over a limit.
+    pub(super) fn exceeding(self, limit: Limit) -> Self {
+        let body = match self.body {
+            Body::Event { id, name, .. } => Body::Excess { id, name, limit },
+            Body::Ack { .. } => Body::AckExcess { limit },
+            body => body,
+        };
+        Packet { body, ..self }
+    }
 }
 
 impl Packet<'_> {
@@ -51,6 +82,12 @@ impl Packet<'_> {
                     id,
                     arguments: arguments.into_owned(),
                 },
+                Body::Excess { id, name, limit } => Body::Excess {
+                    id,
+                    name: owned(name),
+                    limit,
+                },
+                Body::AckExcess { limit } => Body::AckExcess { limit },
             },
         }
     }
@@ -58,7 +95,7 @@ impl Packet<'_> {
     pub(super) fn arguments(&self) -> Option<&Arguments<'_>> {
         match &self.body {
             Body::Event { arguments, .. } | Body::Ack { arguments, .. } => Some(arguments),
-            Body::Connect { .. } | Body::Disconnect => None,
+            Body::Connect { .. } | Body::Disconnect | Body::Excess { .. } | Body::AckExcess { .. } => None,
         }
     }
 }

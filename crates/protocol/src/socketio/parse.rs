@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::packet::{Body, Packet};
+use super::packet::{Body, Limit, Packet};
 use super::{MAX_NAMESPACE, is_reserved};
 use crate::binary::PlaceholderError;
 use crate::rawjson::{Arguments, TooDeep, check_depth, read_string};
@@ -16,8 +16,6 @@ pub enum PacketError {
     ServerOnly,
     #[error("a malformed number of attachments")]
     Attachments,
-    #[error("more attachments than allowed")]
-    TooManyAttachments,
     #[error("the namespace is longer than {MAX_NAMESPACE} bytes")]
     LongNamespace,
     #[error("a malformed acknowledgement id")]
@@ -45,6 +43,8 @@ pub enum PacketError {
 pub(super) struct Head<'a> {
     pub(super) packet: Packet<'a>,
     pub(super) attachments: usize,
+    /// The limit that the packet does not keep.
+    pub(super) excess: Option<Limit>,
 }
 
 /// Reads the text of a packet.
@@ -54,10 +54,14 @@ pub(super) fn parse(text: &str, max_attachments: usize) -> Result<Head<'_>, Pack
     let (attachments, rest) = match kind {
         b'0'..=b'3' => (0, rest),
         b'4' => return Err(PacketError::ServerOnly),
-        b'5' | b'6' => attachments(rest, max_attachments)?,
+        b'5' | b'6' => attachments(rest)?,
         _ => return Err(PacketError::UnknownType),
     };
     let (namespace, query, rest) = namespace(rest)?;
+    let mut excess = (attachments > max_attachments).then_some(Limit::Attachments);
+    if kind != b'0' && check_depth(rest).is_err() {
+        excess = Some(Limit::Depth);
+    }
     let body = match kind {
         b'0' => Body::Connect { auth: auth(rest)? },
         b'1' if rest.is_empty() => Body::Disconnect,
@@ -70,16 +74,19 @@ pub(super) fn parse(text: &str, max_attachments: usize) -> Result<Head<'_>, Pack
         query: query.map(Cow::Borrowed),
         body,
     };
-    Ok(Head { packet, attachments })
+    Ok(Head {
+        packet,
+        attachments,
+        excess,
+    })
 }
 
-fn attachments(text: &str, max: usize) -> Result<(usize, &str), PacketError> {
+fn attachments(text: &str) -> Result<(usize, &str), PacketError> {
     let (count, rest) = text.split_once('-').ok_or(PacketError::Attachments)?;
     let count = digits(count).ok_or(PacketError::Attachments)?;
     match usize::try_from(count) {
-        Ok(0) => Err(PacketError::Attachments),
-        Ok(count) if count <= max => Ok((count, rest)),
-        _ => Err(PacketError::TooManyAttachments),
+        Ok(count) if count > 0 => Ok((count, rest)),
+        _ => Err(PacketError::Attachments),
     }
 }
 
@@ -111,7 +118,6 @@ fn auth(json: &str) -> Result<Option<Cow<'_, str>>, PacketError> {
 
 fn event(text: &str) -> Result<Body<'_>, PacketError> {
     let (id, json) = id(text)?;
-    check_depth(json)?;
     let (name, arguments) = Arguments::after_first(json).map_err(|_| PacketError::BadPayload)?;
     let name = name
         .and_then(|name| read_string(name.get()).ok())
@@ -125,7 +131,6 @@ fn event(text: &str) -> Result<Body<'_>, PacketError> {
 fn ack(text: &str) -> Result<Body<'_>, PacketError> {
     let (id, json) = id(text)?;
     let id = id.ok_or(PacketError::BadId)?;
-    check_depth(json)?;
     let arguments = Arguments::from_array(json).map_err(|_| PacketError::BadPayload)?;
     Ok(Body::Ack { id, arguments })
 }

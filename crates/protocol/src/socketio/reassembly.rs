@@ -14,6 +14,7 @@ pub struct Limits {
 
 /// Reads the packets of one client and puts attachments where they belong.
 ///
+/// A packet with too many of them is told apart from a broken one, and they are swallowed within `max_bytes`.
 /// After an error the transport must be closed: attachments that follow would have no packet.
 #[derive(Debug)]
 pub struct Decoder {
@@ -25,7 +26,7 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Pending {
     packet: Packet<'static>,
-    expected: usize,
+    missing: usize,
     attachments: Vec<Bytes>,
     /// How many bytes may still come.
     room: usize,
@@ -51,14 +52,20 @@ impl Decoder {
             .checked_sub(text.len())
             .ok_or(PacketError::TooBig)?;
         let head = parse(text, self.limits.max_attachments)?;
-        if head.attachments == 0 {
-            return Ok(Some(head.packet));
+        let mut packet = head.packet;
+        if head.attachments > 0 {
+            let arguments = packet.arguments().ok_or(PacketError::Attachments)?;
+            binary::check_placeholders(arguments.text(), head.attachments)?;
         }
-        let arguments = head.packet.arguments().ok_or(PacketError::Attachments)?;
-        binary::check_placeholders(arguments.text(), head.attachments)?;
+        if let Some(limit) = head.excess {
+            packet = packet.exceeding(limit);
+        }
+        if head.attachments == 0 {
+            return Ok(Some(packet));
+        }
         self.pending = Some(Box::new(Pending {
-            packet: head.packet.into_owned(),
-            expected: head.attachments,
+            packet: packet.into_owned(),
+            missing: head.attachments,
             attachments: Vec::new(),
             room,
         }));
@@ -69,14 +76,21 @@ impl Decoder {
     pub fn binary(&mut self, bytes: Bytes) -> Result<Option<Packet<'static>>, PacketError> {
         let mut pending = self.pending.take().ok_or(PacketError::UnexpectedBinary)?;
         pending.room = pending.room.checked_sub(bytes.len()).ok_or(PacketError::TooBig)?;
-        pending.attachments.push(bytes);
-        if pending.attachments.len() < pending.expected {
+        pending.missing -= 1;
+        if pending.packet.arguments().is_some() {
+            pending.attachments.push(bytes);
+        }
+        if pending.missing > 0 {
             self.pending = Some(pending);
             return Ok(None);
         }
-        let arguments = pending.packet.arguments().ok_or(PacketError::UnexpectedBinary)?;
-        let text = binary::embed(arguments.text(), &pending.attachments)?;
-        Ok(Some(pending.packet.with_arguments(text)))
+        match pending.packet.arguments() {
+            Some(arguments) => {
+                let text = binary::embed(arguments.text(), &pending.attachments)?;
+                Ok(Some(pending.packet.with_arguments(text)))
+            }
+            None => Ok(Some(pending.packet)),
+        }
     }
 
     /// Returns whether attachments are awaited.

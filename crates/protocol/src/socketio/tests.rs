@@ -99,7 +99,11 @@ fn packets_are_read() {
 
 #[test]
 fn broken_packets_are_refused() {
-    let deep = format!("2[\"a\",{}{}]", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+    let deep = format!(
+        "0{}{}",
+        "{\"a\":".repeat(MAX_DEPTH + 1),
+        "}".repeat(MAX_DEPTH + 1)
+    );
     let long = format!("0/{},", "a".repeat(MAX_NAMESPACE));
     let big = format!("2[\"{}\"]", "a".repeat(1000));
     for (text, error) in [
@@ -126,13 +130,74 @@ fn broken_packets_are_refused() {
         ("5[\"a\"]", PacketError::Attachments),
         ("50-[\"a\"]", PacketError::Attachments),
         ("5+1-[\"a\"]", PacketError::Attachments),
-        ("55-[\"a\"]", PacketError::TooManyAttachments),
         ("599999999999999999999-[\"a\"]", PacketError::Attachments),
         (&deep, PacketError::TooDeep(crate::rawjson::TooDeep)),
         (&long, PacketError::LongNamespace),
         (&big, PacketError::TooBig),
     ] {
         assert_eq!(read(text), Err(error), "{text}");
+    }
+}
+
+#[test]
+fn packets_over_a_limit_are_told_apart_and_their_attachments_swallowed() {
+    let deep = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+    let excess = |id, limit| Body::Excess {
+        id,
+        name: "a".into(),
+        limit,
+    };
+    assert_eq!(
+        read(&format!("2/n,7[\"a\",{deep}]")),
+        Ok(packet("/n", excess(Some(7), Limit::Depth)))
+    );
+    assert_eq!(
+        read(&format!("37[{deep}]")),
+        Ok(packet("/", Body::AckExcess { limit: Limit::Depth }))
+    );
+    assert_eq!(read(&format!("2[\"a\",{deep}")), Err(PacketError::BadPayload));
+    assert_eq!(
+        read(&format!("2[\"connect\",{deep}]")),
+        Err(PacketError::ReservedName)
+    );
+
+    let placeholders: Vec<String> = (0..5)
+        .map(|num| format!("{{\"_placeholder\":true,\"num\":{num}}}"))
+        .collect();
+    let placeholders = placeholders.join(",");
+    let mut decoder = Decoder::new(LIMITS);
+    for (text, body) in [
+        (
+            format!("55-[\"a\",{placeholders}]"),
+            excess(None, Limit::Attachments),
+        ),
+        (
+            format!("55-[\"a\",{deep},{placeholders}]"),
+            excess(None, Limit::Depth),
+        ),
+        (
+            format!("65-3[{placeholders}]"),
+            Body::AckExcess {
+                limit: Limit::Attachments,
+            },
+        ),
+    ] {
+        assert_eq!(decoder.text(&text), Ok(None));
+        for _ in 0..4 {
+            assert_eq!(decoder.binary(Bytes::from_static(b"x")), Ok(None));
+        }
+        let swallowed = decoder.binary(Bytes::from_static(b"x"));
+        assert_eq!(swallowed, Ok(Some(packet("/", body))), "{text}");
+    }
+    assert_eq!(
+        decoder.text("2[\"a\"]"),
+        Ok(Some(packet("/", event(None, "a", "[]"))))
+    );
+    for text in ["55-[\"a\"]", "5999999999999-[\"a\"]"] {
+        assert!(matches!(
+            Decoder::new(LIMITS).text(text),
+            Err(PacketError::Placeholder(_))
+        ));
     }
 }
 
