@@ -162,14 +162,8 @@ impl Config {
             }
         }
         for (index, demo) in self.demo.iter().enumerate() {
-            if names::check_event(&demo.event).is_err() {
-                return wrong(&format!("demo[{index}].event"), "expected 1 to 128 bytes");
-            }
-            if demo.interval < Duration::from_millis(10) || demo.period.is_zero() {
-                return wrong(
-                    &format!("demo[{index}].interval"),
-                    "expected at least 10ms, and a period above zero",
-                );
+            if let Err(problem) = demo.check() {
+                return wrong(&format!("demo[{index}].{}", problem.0), problem.1);
             }
         }
         Ok(())
@@ -201,6 +195,34 @@ impl Mqtt {
         Ok(())
     }
 }
+
+impl Demo {
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        if names::check_event(&self.event).is_err() {
+            return Err(("event", "expected 1 to 128 bytes"));
+        }
+        if self.interval < Duration::from_millis(10) {
+            return Err(("interval", "expected at least 10ms"));
+        }
+        if self.period.is_zero() {
+            return Err(("period", "expected more than zero"));
+        }
+        for (key, number) in [
+            ("amplitude", self.amplitude),
+            ("offset", self.offset),
+            ("noise", self.noise),
+        ] {
+            // JSON has no other numbers; a sum of three has to be one too.
+            if number.abs() > LARGEST || number.is_nan() {
+                return Err((key, "expected a number between -1e100 and 1e100"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Largest number of a demonstration signal.
+const LARGEST: f64 = 1e100;
 
 fn at_least_once() -> u8 {
     1

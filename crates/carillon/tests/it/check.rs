@@ -64,6 +64,18 @@ async fn every_mistake_is_one_line_with_its_place() {
             "carillon.toml:1: edge.drain_delay: expected less than edge.drain",
         ),
         (
+            "[[publisher.demo]]\nroom = \"r\"\nperiod = \"0s\"",
+            "carillon.toml:3: publisher.demo[0].period: expected more than zero",
+        ),
+        (
+            "[[publisher.demo]]\nroom = \"r\"\namplitude = nan",
+            "carillon.toml:3: publisher.demo[0].amplitude: expected a number between -1e100 and 1e100",
+        ),
+        (
+            "[[publisher.demo]]\nroom = \"r\"\nnoise = -inf",
+            "carillon.toml:3: publisher.demo[0].noise: expected a number between -1e100 and 1e100",
+        ),
+        (
             "[edge]\nlisten = \"127.0.0.1:7000\"\nadmin = \"0.0.0.0:7000\"",
             "carillon.toml:3: edge.admin: expected another address than edge.listen, got 0.0.0.0:7000",
         ),
