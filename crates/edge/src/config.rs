@@ -127,8 +127,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the first setting that contradicts another: its key, and what was expected.
-    pub fn contradiction(&self) -> Option<(&'static str, String)> {
+    /// Returns the first contradiction: the settings of which one has to change, and what was expected of each.
+    pub fn contradiction(&self) -> Option<Vec<(&'static str, &'static str)>> {
         let paths = [
             ("path", &self.path),
             ("ws_path", &self.ws_path),
@@ -136,28 +136,34 @@ impl Config {
         ];
         for (key, path) in paths {
             if !path.starts_with('/') {
-                return Some((key, "a path that begins with a slash".to_owned()));
+                return Some(vec![(key, "a path that begins with a slash")]);
             }
         }
         for (index, (key, path)) in paths.iter().enumerate() {
-            if paths[..index]
-                .iter()
-                .any(|(_, other)| other.trim_end_matches('/') == path.trim_end_matches('/'))
-            {
-                return Some((key, "a path that no other transport has".to_owned()));
+            let same =
+                |(_, other): &&(&str, &String)| other.trim_end_matches('/') == path.trim_end_matches('/');
+            if let Some((other, _)) = paths[..index].iter().find(same) {
+                let expected = "a path that no other transport has";
+                return Some(vec![(key, expected), (other, expected)]);
             }
         }
         if self.drain_delay >= self.drain {
-            return Some(("drain_delay", "less than edge.drain".to_owned()));
+            return Some(vec![
+                ("drain_delay", "less than edge.drain"),
+                ("drain", "more than edge.drain_delay"),
+            ]);
         }
         if self.rebalance && self.rebalance_rate == 0 {
-            return Some((
-                "rebalance_rate",
-                "more than zero, or edge.rebalance = false".to_owned(),
-            ));
+            let expected = "more than zero, or edge.rebalance = false";
+            return Some(vec![("rebalance_rate", expected)]);
         }
-        if self.ping_interval.is_zero() || self.ws_ping_interval.is_zero() {
-            return Some(("ping_interval", "more than zero".to_owned()));
+        for (key, interval) in [
+            ("ping_interval", self.ping_interval),
+            ("ws_ping_interval", self.ws_ping_interval),
+        ] {
+            if interval.is_zero() {
+                return Some(vec![(key, "more than zero")]);
+            }
         }
         None
     }

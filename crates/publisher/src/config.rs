@@ -150,8 +150,14 @@ impl Config {
         if !(1..=MOST_ROOMS).contains(&self.max_rooms) {
             return wrong("max_rooms", "expected 1 to 1000");
         }
-        if self.max_batch == 0 || self.max_connections == 0 || self.max_body == 0 {
-            return wrong("max_batch, max_connections, max_body", "expected more than zero");
+        for (key, is_zero) in [
+            ("max_batch", self.max_batch == 0),
+            ("max_connections", self.max_connections == 0),
+            ("max_body", self.max_body == 0),
+        ] {
+            if is_zero {
+                return wrong(key, "expected more than zero");
+            }
         }
         if self.lease < Duration::from_secs(2) {
             return wrong("lease", "expected at least 2s");

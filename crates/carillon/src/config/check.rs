@@ -18,7 +18,9 @@ pub(crate) fn problems(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     };
     nats::check(config, &mut report);
     auth(config, &mut report);
-    if let Some((key, expected)) = config.edge.contradiction() {
+    if let Some(clash) = config.edge.contradiction() {
+        let set = |(key, _): &&(&str, &str)| origins.is_set(&["edge", key]);
+        let (key, expected) = clash.iter().find(set).unwrap_or(&clash[0]);
         report.add(&["edge", key], format!("expected {expected}"));
     }
     for (key, index, problem) in config.edge.bad_entries() {

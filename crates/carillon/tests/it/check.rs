@@ -61,7 +61,47 @@ async fn every_mistake_is_one_line_with_its_place() {
         ),
         (
             "[edge]\ndrain = \"3s\"",
-            "carillon.toml:1: edge.drain_delay: expected less than edge.drain",
+            "carillon.toml:2: edge.drain: expected more than edge.drain_delay",
+        ),
+        (
+            "[edge]\ndrain = \"3s\"\ndrain_delay = \"4s\"",
+            "carillon.toml:3: edge.drain_delay: expected less than edge.drain",
+        ),
+        (
+            "[edge]\npath = \"/ws\"",
+            "carillon.toml:2: edge.path: expected a path that no other transport has",
+        ),
+        (
+            "[edge]\nws_ping_interval = \"0s\"",
+            "carillon.toml:2: edge.ws_ping_interval: expected more than zero",
+        ),
+        (
+            "[edge]\nqueue = 0",
+            "carillon.toml:2: edge.queue: expected at least events.max_bytes of 262144, got 0",
+        ),
+        (
+            "[events]\nmax_bytes = \"2MiB\"",
+            "carillon.toml:2: events.max_bytes: expected at most edge.queue of 1048576, got 2097152",
+        ),
+        (
+            "[edge]\nqueue = \"1MiB\"\nqueue = \"2MiB\"",
+            "carillon.toml:3: expected the key queue once, got it twice",
+        ),
+        (
+            "[history]\nmax_age = \"5m\"\ndedupe = \"6m\"",
+            "carillon.toml:3: history.dedupe: expected at most history.max_age of 5m, and at most 1day, got 6m",
+        ),
+        (
+            "[history]\nmax_age = \"7d\"\ndedupe = \"2d\"",
+            "carillon.toml:3: history.dedupe: expected at most history.max_age of 7days, and at most 1day, got 2days",
+        ),
+        (
+            "[nats]\ncredentials = \"a.creds\"\nnkey = \"a.nk\"",
+            "carillon.toml:3: nats.nkey: expected either this or nats.credentials",
+        ),
+        (
+            "[publisher]\nmax_batch = 0",
+            "carillon.toml:2: publisher.max_batch: expected more than zero",
         ),
         (
             "[[publisher.demo]]\nroom = \"r\"\nperiod = \"0s\"",

@@ -249,6 +249,29 @@ async fn a_taken_address_is_one_clear_sentence() {
     }
 }
 
+#[tokio::test]
+async fn addresses_that_clash_are_told_with_their_place() {
+    for (config, message) in [
+        (
+            "[publisher]\nlisten = \"127.0.0.1:7001\"",
+            "carillon.toml:2: publisher.listen: expected an address for the publisher that the edge does not have, got \
+             127.0.0.1:7001",
+        ),
+        (
+            "[edge]\nadmin = \"127.0.0.1:7200\"",
+            "carillon.toml:2: edge.admin: expected an address for the router that the edge admin listener does not \
+             have, got 127.0.0.1:7200",
+        ),
+        (
+            "[edge]\nlisten = \"127.0.0.1:64535\"",
+            "carillon.toml:2: edge.listen: expected a port that leaves one for edge 2, got 127.0.0.1:64535",
+        ),
+    ] {
+        let (ok, text) = run(carillon(["dev"]).config(config)).await;
+        assert!(!ok && text.lines().any(|line| line.ends_with(message)), "{text}");
+    }
+}
+
 /// [`ANYWHERE`] without a section.
 fn without(section: &str) -> String {
     let sections = ANYWHERE

@@ -31,7 +31,13 @@ pub(super) fn file(name: &str, text: &str, environment: &Environment) -> Result<
         let origin = error
             .span()
             .map_or_else(|| lines.whole(), |span| lines.origin(span.start));
-        ConfigError::new(&origin, &[], error.message().trim().replace('\n', ", "))
+        let problem = error.message().trim().replace('\n', ", ");
+        let key = error.span().and_then(|span| text.get(span));
+        let problem = match key {
+            Some(key) if problem == "duplicate key" => format!("expected the key {key} once, got it twice"),
+            _ => problem,
+        };
+        ConfigError::new(&origin, &[], problem)
     })?;
     let mut reader = Reader {
         lines: &lines,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carillon_auth::{ApiKeyConfig, Scope, Secret};
-use carillon_service::config::{Loaded, Origins};
+use carillon_service::config::{ConfigError, Loaded, Origins};
 use carillon_service::settings;
 use carillon_service::telemetry::LogFilter;
 use serde::Deserialize;
@@ -49,22 +49,24 @@ impl Plan {
         };
         let is_default_secret = !config.auth.has_token_keys();
         complete(&mut config, &origins);
-        let edges = (0..args.edges).map(|index| edge(&config, index));
-        let edges: Vec<Config> = edges.collect::<anyhow::Result<_>>()?;
+        let edges = (0..args.edges).map(|index| edge(&config, &origins, index));
+        let edges: Vec<Config> = edges.collect::<Result<_, _>>()?;
         let plan = Self {
             config,
             edges,
             nats,
             is_default_secret,
         };
-        plan.check_addresses()?;
+        plan.check_addresses(&origins)?;
         Ok(plan)
     }
 
     /// All services with their addresses are in one process, so they must differ.
-    fn check_addresses(&self) -> anyhow::Result<()> {
-        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
-        let nats = self.nats.map(|address| ("nats-server".to_owned(), address));
+    fn check_addresses(&self, origins: &Origins) -> Result<(), ConfigError> {
+        let mut taken: Vec<(String, [&str; 2], SocketAddr)> = Vec::new();
+        let nats = self
+            .nats
+            .map(|address| ("nats-server".to_owned(), ["nats", "url"], address));
         let router = (Kind::Router, &self.config, self.config.router.listen);
         let publisher = (Kind::Publisher, &self.config, self.config.publisher.listen);
         let edges = self
@@ -74,19 +76,30 @@ impl Plan {
         let services = edges
             .chain([publisher, router])
             .flat_map(|(kind, config, listen)| {
+                let service = kind.name();
+                // Without an address of its own, health follows the port of the service.
+                let admin = [[service, "admin"], [service, "listen"]];
+                let admin = admin[usize::from(!origins.is_set(&admin[0]))];
                 [
-                    (kind.name().to_owned(), listen),
-                    (format!("{} admin listener", kind.name()), kind.admin(config)),
+                    (service.to_owned(), [service, "listen"], listen),
+                    (format!("{service} admin listener"), admin, kind.admin(config)),
                 ]
             });
-        for (name, address) in nats.into_iter().chain(services) {
+        for (name, path, address) in nats.into_iter().chain(services) {
             if address.port() == 0 {
                 continue;
             }
-            if let Some((other, _)) = taken.iter().find(|(_, known)| *known == address) {
-                anyhow::bail!("the {name} cannot have {address}: the {other} has it");
+            if let Some((other, first, _)) = taken.iter().find(|(_, _, known)| *known == address) {
+                let path = [path, *first]
+                    .into_iter()
+                    .find(|path| origins.is_set(path))
+                    .unwrap_or(path);
+                let problem = format!(
+                    "expected an address for the {name} that the {other} does not have, got {address}"
+                );
+                return Err(ConfigError::at(origins, &path, problem));
             }
-            taken.push((name, address));
+            taken.push((name, path, address));
         }
         Ok(())
     }
@@ -125,24 +138,34 @@ fn complete(config: &mut Config, origins: &Origins) {
 }
 
 /// Counts the addresses of the first edge up.
-fn edge(config: &Config, index: u16) -> anyhow::Result<Config> {
+fn edge(config: &Config, origins: &Origins, index: u16) -> Result<Config, ConfigError> {
+    let nth = |key: &str, first: SocketAddr| {
+        nth(first, index).ok_or_else(|| {
+            let problem = format!(
+                "expected a port that leaves one for edge {}, got {first}",
+                index + 1
+            );
+            ConfigError::at(origins, &["edge", key], problem)
+        })
+    };
     let mut config = config.clone();
-    config.edge.listen = nth(config.edge.listen, index)?;
-    config.edge.admin = config.edge.admin.map(|admin| nth(admin, index)).transpose()?;
+    config.edge.listen = nth("listen", config.edge.listen)?;
+    if let Some(admin) = config.edge.admin {
+        config.edge.admin = Some(nth("admin", admin)?);
+    }
     Ok(config)
 }
 
-fn nth(first: SocketAddr, index: u16) -> anyhow::Result<SocketAddr> {
+fn nth(first: SocketAddr, index: u16) -> Option<SocketAddr> {
     if first.port() == 0 {
-        return Ok(first);
+        return Some(first);
     }
     // The health of the last edge is at its port plus 1000.
     let port = first
         .port()
         .checked_add(index)
-        .filter(|port| *port <= u16::MAX - 1000);
-    let port = port.with_context(|| format!("there is no port for edge {} from {first} on", index + 1))?;
-    Ok(SocketAddr::new(first.ip(), port))
+        .filter(|port| *port <= u16::MAX - 1000)?;
+    Some(SocketAddr::new(first.ip(), port))
 }
 
 /// Reads where a nats-server of our own shall listen.
@@ -191,6 +214,6 @@ mod tests {
         let first: SocketAddr = "127.0.0.1:7000".parse().unwrap();
         assert_eq!(nth(first, 3).unwrap().port(), 7003);
         assert_eq!(nth("127.0.0.1:0".parse().unwrap(), 3).unwrap().port(), 0);
-        assert!(nth("127.0.0.1:64535".parse().unwrap(), 1).is_err());
+        assert!(nth("127.0.0.1:64535".parse().unwrap(), 1).is_none());
     }
 }

@@ -25,6 +25,9 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
             format!("expected 1, 3 or 5, got {}", nats.replicas),
         );
     }
+    if nats.credentials.is_some() && nats.nkey.is_some() {
+        report.add(&["nats", "nkey"], "expected either this or nats.credentials");
+    }
     match (&nats.tls.certificate, &nats.tls.key) {
         (Some(_), None) => report.add(&["nats", "tls", "certificate"], "expected nats.tls.key beside it"),
         (None, Some(_)) => report.add(&["nats", "tls", "key"], "expected nats.tls.certificate beside it"),

@@ -1,4 +1,4 @@
-//! Times that depend on each other.
+//! Times and sizes that depend on each other.
 
 use std::time::Duration;
 
@@ -9,12 +9,16 @@ use crate::config::Config;
 const SHORTEST_HISTORY: Duration = Duration::from_secs(120);
 /// Time between the end of a window and the moment at which the last event for it has been read.
 const MARGIN: Duration = Duration::from_secs(30);
+/// How long backends' events of connections are kept, and so their ids.
+const LONGEST_DEDUPE: Duration = Duration::from_secs(24 * 3600);
 /// A renewal may be lost twice before a lease is.
 const RENEWALS_IN_LEASE: u32 = 3;
 
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     history(config, report);
+    dedupe(config, report);
     session(config, report);
+    queue(config, report);
     if config.events.max_bytes == 0 {
         report.add(&["events", "max_bytes"], "expected more than zero");
     }
@@ -65,6 +69,35 @@ fn history(config: &Config, report: &mut Report<'_>) {
                 text(max_age)
             ),
         ),
+    }
+}
+
+/// An id is forgotten with its event; the default of `dedupe` gives way to a shorter history.
+fn dedupe(config: &Config, report: &mut Report<'_>) {
+    let (dedupe, max_age) = (config.history.dedupe, config.history.max_age);
+    if dedupe > max_age.min(LONGEST_DEDUPE) && report.origins.is_set(&["history", "dedupe"]) {
+        let problem = format!(
+            "expected at most history.max_age of {}, and at most {}, got {}",
+            text(max_age),
+            text(LONGEST_DEDUPE),
+            text(dedupe)
+        );
+        report.add(&["history", "dedupe"], problem);
+    }
+}
+
+/// Every event must fit into the queue of a client.
+fn queue(config: &Config, report: &mut Report<'_>) {
+    let (queue, max_bytes) = (config.edge.queue, config.events.max_bytes);
+    if queue >= max_bytes {
+        return;
+    }
+    if report.origins.is_set(&["edge", "queue"]) || !report.origins.is_set(&["events", "max_bytes"]) {
+        let problem = format!("expected at least events.max_bytes of {max_bytes}, got {queue}");
+        report.add(&["edge", "queue"], problem);
+    } else {
+        let problem = format!("expected at most edge.queue of {queue}, got {max_bytes}");
+        report.add(&["events", "max_bytes"], problem);
     }
 }
 

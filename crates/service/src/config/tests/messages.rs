@@ -129,7 +129,10 @@ fn every_bad_file_is_one_clear_message() {
             "[edge]\ncors_origin = [\"a\", \"${A\"]",
             "carillon.toml:2: edge.cors_origin[1]: expected \"}\" after \"${\", or \"$${\" for the characters themselves",
         ),
-        ("[edge]\nport = 1\nport = 2", "carillon.toml:3: duplicate key"),
+        (
+            "[edge]\nport = 1\nport = 2",
+            "carillon.toml:3: expected the key port once, got it twice",
+        ),
         (
             "[edge]\npath = \"nats://user:pass@host\"\nport = \"nats://user:pass@host\"",
             r#"carillon.toml:3: edge.port: expected an integer from 0 to 65535, got "nats://…@host""#,
