@@ -1,7 +1,9 @@
-//! The delivery link: the one connection over which an edge gets the events of its rooms.
+//! A link: a connection over which comes what others send.
 //!
-//! It speaks the NATS client protocol itself, because an edge has a subscription per room: here that costs
-//! nothing but the subject on the server. Deliveries are handed over on the link's own task, without a queue in
+//! It speaks the NATS client protocol itself, for two reasons. The server passes on whatever somebody wrote into
+//! a subject or a header, and `async-nats` ends its connection on what it cannot read; here nothing that a message
+//! says ends the link. And an edge has a subscription per room: here that costs nothing but the subject on the
+//! server. Deliveries are handed over on the link's own task, without a queue in
 //! between; whoever takes them must not block. Where one read brought several, they are announced as a turn, so
 //! that what they cause can be done at once at its end.
 
@@ -30,13 +32,15 @@ const MAX_WAITING: usize = 64 << 20;
 pub struct Delivery<'a> {
     /// The id that the subscription was made with.
     pub id: u64,
+    /// With replacement characters for what is not UTF-8.
     pub subject: &'a str,
+    pub reply: Option<&'a str>,
     /// The raw header block, or nothing.
     pub headers: &'a [u8],
     pub body: Bytes,
 }
 
-/// What an edge does with its deliveries. All calls come from the link's one task, in order.
+/// What is done with what comes over a link. All calls come from the link's one task, in order.
 pub trait Deliveries: Send + Sync + 'static {
     /// Several messages follow at once, until [`Deliveries::end_turn`]; a message alone has no turn.
     fn begin_turn(&self) {}
@@ -47,8 +51,9 @@ pub trait Deliveries: Send + Sync + 'static {
     /// No further message is at hand.
     fn end_turn(&self) {}
 
-    /// The link stands (again): names every subscription, which is then made before anything else.
-    fn connected(&self, subscribe: &mut dyn FnMut(u64, &str));
+    /// The link stands (again): names every subscription, with its queue group, which is then made before
+    /// anything else.
+    fn connected(&self, subscribe: &mut dyn FnMut(u64, &str, Option<&str>));
 
     /// The link broke: messages may be lost from now on until it stands again.
     fn disconnected(&self);
@@ -62,6 +67,8 @@ struct Shared {
     /// What waits to be written; dropped when the connection breaks.
     waiting: Mutex<BytesMut>,
     written: Notify,
+    /// What waited was taken to be written, or dropped.
+    taken: Notify,
     /// Subscriptions are taken. This is set before they are all named, and publishing is possible only after
     /// it, so that a publish is always behind every subscription that was made before it.
     accepting: AtomicBool,
@@ -70,7 +77,7 @@ struct Shared {
 
 /// The link is down, or the server does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the delivery link is down")]
+#[error("the link is down")]
 pub struct Down;
 
 impl Link {
@@ -88,6 +95,7 @@ impl Link {
         let link = Self(Arc::new(Shared {
             waiting: Mutex::default(),
             written: Notify::new(),
+            taken: Notify::new(),
             accepting: AtomicBool::new(false),
             state,
         }));
@@ -109,8 +117,14 @@ impl Link {
     /// Subscribes with an id of the caller's choice. While the link is down this does nothing: every
     /// subscription is named again when it stands.
     pub fn subscribe(&self, id: u64, subject: &str) {
+        self.subscribe_in(id, subject, None);
+    }
+
+    /// Subscribes as a member of a queue group.
+    pub(crate) fn subscribe_in(&self, id: u64, subject: &str, queue: Option<&str>) {
         if self.0.accepting.load(Ordering::SeqCst) {
-            self.write(|buffer| codec::subscribe(buffer, id, subject)).ok();
+            self.write(|buffer| codec::subscribe(buffer, id, subject, queue))
+                .ok();
         }
     }
 
@@ -133,6 +147,18 @@ impl Link {
             return Err(Down);
         }
         self.write(|buffer| codec::publish(buffer, subject, reply, headers, body))
+    }
+
+    /// Waits while more waits to be written than the half of what may.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let mut taken = std::pin::pin!(self.0.taken.notified());
+            taken.as_mut().enable();
+            if self.0.waiting.lock().len() <= MAX_WAITING / 2 {
+                return;
+            }
+            taken.await;
+        }
     }
 
     fn write(&self, write: impl FnOnce(&mut BytesMut)) -> Result<(), Down> {

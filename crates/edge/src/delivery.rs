@@ -97,7 +97,8 @@ impl Deliveries for Receiver {
         }
     }
 
-    fn connected(&self, subscribe: &mut dyn FnMut(u64, &str)) {
+    fn connected(&self, subscribe: &mut dyn FnMut(u64, &str, Option<&str>)) {
+        let mut subscribe = |id, subject: &str| subscribe(id, subject, None);
         let subjects = self.hub.bus.subjects();
         for namespace in self.hub.namespaces() {
             let id = |slot| subscription_id(namespace.index, 0, slot);

@@ -56,6 +56,21 @@ impl Headers {
         Self::default()
     }
 
+    /// Reads the raw block of an `HMSG`, as far as it can be read: others write it, and the server passes it on as
+    /// it is. A field without a proper name is left out, and bytes that are not UTF-8 are replaced in a value.
+    pub fn read(block: &[u8]) -> Self {
+        let mut headers = Self::new();
+        for (name, value) in lines(block) {
+            if let Ok(name) = std::str::from_utf8(name)
+                && !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_graphic())
+            {
+                headers.push(name, String::from_utf8_lossy(value));
+            }
+        }
+        headers
+    }
+
     /// Adds a header.
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
         self.0.push((name.to_owned(), value.into()));
@@ -130,5 +145,14 @@ mod tests {
         assert_eq!(find(block, "last"), Some("a:b"));
         assert_eq!(find(block, "none"), None);
         assert_eq!(find(b"", "x"), None);
+    }
+
+    #[test]
+    fn a_block_is_read_as_far_as_it_can_be() {
+        let block = b"HTTP/1.1 200\r\nA: 1\r\nb c: 2\r\n\xc3\xa9: 3\r\n\xff: 4\r\nno colon\r\n: 5\r\nB: \xff\rx\r\n\r\nA: 6\r\nC: 7";
+        let headers = Headers::read(block);
+        let read: Vec<_> = headers.iter().collect();
+        assert_eq!(read, [("A", "1"), ("B", "\u{fffd}\rx"), ("A", "6")]);
+        assert!(Headers::read(b"").is_empty());
     }
 }

@@ -56,14 +56,15 @@ impl Client {
                     );
                     let reason = self.serve(connected, &stop).await;
                     if !stop.is_cancelled() {
-                        tracing::warn!(reason, "delivery link is down");
+                        tracing::warn!(reason, link = self.name, "link is down");
                     }
                 }
                 Ok(Err(error)) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "delivery link cannot connect"
+                    link = self.name,
+                    "link cannot connect"
                 ),
-                Err(_) => tracing::debug!("delivery link cannot connect in time"),
+                Err(_) => tracing::debug!(link = self.name, "link cannot connect in time"),
             }
             attempts += 1;
             tokio::select! {
@@ -145,8 +146,8 @@ impl Client {
         let shared = &self.link.0;
         shared.waiting.lock().clear();
         shared.accepting.store(true, Ordering::SeqCst);
-        self.deliveries.connected(&mut |id, subject| {
-            codec::subscribe(&mut shared.waiting.lock(), id, subject);
+        self.deliveries.connected(&mut |id, subject, queue| {
+            codec::subscribe(&mut shared.waiting.lock(), id, subject, queue);
         });
         shared.state.send_modify(|state| {
             state.connected = true;
@@ -162,6 +163,7 @@ impl Client {
         shared.state.send_modify(|state| state.connected = false);
         shared.accepting.store(false, Ordering::SeqCst);
         shared.waiting.lock().clear();
+        shared.taken.notify_waiters();
         self.deliveries.disconnected();
         reason
     }
@@ -237,18 +239,16 @@ impl Client {
             Operation::Message {
                 id,
                 subject,
+                reply,
                 headers,
                 body,
-            } => {
-                if let Ok(subject) = std::str::from_utf8(&subject) {
-                    self.deliveries.deliver(Delivery {
-                        id,
-                        subject,
-                        headers: &headers,
-                        body,
-                    });
-                }
-            }
+            } => self.deliveries.deliver(Delivery {
+                id,
+                subject: &String::from_utf8_lossy(&subject),
+                reply: reply.as_deref().and_then(|reply| std::str::from_utf8(reply).ok()),
+                headers: &headers,
+                body,
+            }),
             Operation::Ping => {
                 let _ = self.link.write(|buffer| buffer.put_slice(b"PONG\r\n"));
             }
@@ -268,6 +268,7 @@ impl Client {
     async fn write(&self, mut stream: WriteHalf<Box<dyn Stream>>) -> String {
         loop {
             let bytes = std::mem::take(&mut *self.link.0.waiting.lock());
+            self.link.0.taken.notify_waiters();
             if bytes.is_empty() {
                 self.link.0.written.notified().await;
                 continue;

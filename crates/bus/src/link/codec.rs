@@ -17,6 +17,7 @@ pub(super) enum Operation {
     Message {
         id: u64,
         subject: Bytes,
+        reply: Option<Bytes>,
         headers: Bytes,
         body: Bytes,
     },
@@ -68,8 +69,10 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
     let has_headers = buffer[0] == b'H';
     let mut parts: [&[u8]; 6] = [b""; 6];
     let mut count = 0;
-    for part in buffer[..end]
-        .split(|byte| byte.is_ascii_whitespace())
+    let line = buffer[..end].strip_suffix(b"\r").unwrap_or(&buffer[..end]);
+    // Any other byte may stand in a subject, which others choose.
+    for part in line
+        .split(|byte| matches!(byte, b' ' | b'\t'))
         .filter(|part| !part.is_empty())
     {
         *parts
@@ -77,7 +80,8 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
             .ok_or(Broken("too many fields of a message"))? = part;
         count += 1;
     }
-    if count < 4 + usize::from(has_headers) {
+    let fewest = 4 + usize::from(has_headers);
+    if count < fewest {
         return Err(Broken("too few fields of a message"));
     }
     let number = |part: &[u8]| {
@@ -96,27 +100,40 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
     if total > MAX_MESSAGE || header_size > total {
         return Err(Broken("a message of impossible size"));
     }
-    let subject_length = parts[1].len();
-    let subject_start = parts[1].as_ptr() as usize - buffer.as_ptr() as usize;
+    let place = |part: &[u8]| {
+        let start = part.as_ptr() as usize - buffer.as_ptr() as usize;
+        start..start + part.len()
+    };
+    let subject = place(parts[1]);
+    let reply = (count > fewest).then(|| place(parts[3]));
     if buffer.len() < end + 1 + total + 2 {
         buffer.reserve(end + 1 + total + 2 - buffer.len());
         return Ok(None);
     }
     let mut frame = buffer.split_to(end + 1 + total + 2).freeze();
-    let subject = frame.slice(subject_start..subject_start + subject_length);
+    let subject = frame.slice(subject);
+    let reply = reply.map(|reply| frame.slice(reply));
     frame.advance(end + 1);
     let headers = frame.split_to(header_size);
     let body = frame.split_to(total - header_size);
     Ok(Some(Operation::Message {
         id,
         subject,
+        reply,
         headers,
         body,
     }))
 }
 
-pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str) {
-    for part in ["SUB ", subject, " ", itoa(id).as_str(), "\r\n"] {
+pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str, queue: Option<&str>) {
+    for part in ["SUB ", subject, " "] {
+        buffer.put_slice(part.as_bytes());
+    }
+    if let Some(queue) = queue {
+        buffer.put_slice(queue.as_bytes());
+        buffer.put_u8(b' ');
+    }
+    for part in [itoa(id).as_str(), "\r\n"] {
         buffer.put_slice(part.as_bytes());
     }
 }
@@ -138,9 +155,11 @@ pub(super) fn publish(
     if !headers.is_empty() {
         block.push_str("NATS/1.0\r\n");
         for (name, value) in headers.iter() {
-            for part in [name, ": ", value, "\r\n"] {
-                block.push_str(part);
-            }
+            block.push_str(name);
+            block.push_str(": ");
+            // A value with a line break would end the header; nothing of ours has one.
+            block.extend(value.chars().filter(|char| !matches!(char, '\r' | '\n')));
+            block.push_str("\r\n");
         }
         block.push_str("\r\n");
     }
@@ -182,10 +201,15 @@ mod tests {
             all(b"MSG a.b 9 5\r\nhello\r\nHMSG x 7 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\nPING\r\n").unwrap();
         let [
             Operation::Message {
-                id: 9, subject, body, ..
+                id: 9,
+                subject,
+                reply: None,
+                body,
+                ..
             },
             Operation::Message {
                 id: 7,
+                reply: Some(reply),
                 headers,
                 body: hi,
                 ..
@@ -199,7 +223,22 @@ mod tests {
             (&subject[..], &body[..], &hi[..]),
             (&b"a.b"[..], &b"hello"[..], &b"hi"[..])
         );
-        assert_eq!(headers.len(), 12);
+        assert_eq!((&reply[..], headers.len()), (&b"reply"[..], 12));
+    }
+
+    #[test]
+    fn any_bytes_may_stand_in_a_subject_and_in_headers() {
+        let operations =
+            all(b"MSG a.\xff\x0c\xc2\xa0 9 0\r\n\r\nHMSG x 7 7 7\r\n\xff \r:\r\n\n\r\n").unwrap();
+        let [
+            Operation::Message { subject, .. },
+            Operation::Message { headers, .. },
+        ] = &operations[..]
+        else {
+            panic!("{operations:?}");
+        };
+        assert_eq!(&subject[..], b"a.\xff\x0c\xc2\xa0");
+        assert_eq!(&headers[..], b"\xff \r:\r\n\n");
     }
 
     #[test]
@@ -231,10 +270,27 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_may_be_of_a_queue_group() {
+        let mut buffer = BytesMut::new();
+        subscribe(&mut buffer, 1, "a", None);
+        subscribe(&mut buffer, 2, "b.*", Some("group"));
+        assert_eq!(&buffer[..], b"SUB a 1\r\nSUB b.* group 2\r\n");
+    }
+
+    #[test]
     fn a_publish_counts_its_bytes() {
         let mut buffer = BytesMut::new();
         publish(&mut buffer, "s", Some("r"), &Headers::new().with("A", "1"), b"xy");
         assert_eq!(&buffer[..], b"HPUB s r 18 20\r\nNATS/1.0\r\nA: 1\r\n\r\nxy\r\n");
+        buffer.clear();
+        publish(
+            &mut buffer,
+            "s",
+            None,
+            &Headers::new().with("A", "1\r\nB: 2"),
+            b"",
+        );
+        assert_eq!(&buffer[..], b"HPUB s 22 22\r\nNATS/1.0\r\nA: 1B: 2\r\n\r\n\r\n");
         buffer.clear();
         publish(&mut buffer, "s", None, &Headers::new(), b"");
         assert_eq!(&buffer[..], b"PUB s 0\r\n\r\n");
