@@ -2,6 +2,7 @@
 
 mod binary;
 mod cluster;
+mod raw;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub use self::binary::binary;
 pub use self::cluster::Cluster;
+pub use self::raw::STRANGE_HEADERS;
 use crate::child::{Child, Log};
 use crate::{http, net, wait};
 
