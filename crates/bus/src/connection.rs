@@ -1,4 +1,7 @@
-//! One connection to NATS: requests, subscriptions, and whether it stands.
+//! The way to NATS: requests, subscriptions, and whether it stands.
+//!
+//! There are two connections. What others send comes in over a link of ours ([`Intake`]), which reads whatever the
+//! server passes on, and requests and messages go out over it; `async-nats` has what only the server answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +14,19 @@ use carillon_service::settings::Nats;
 use tokio::sync::watch;
 
 use crate::Subscription;
+use crate::intake::{Intake, Span};
 
 /// Oldest server with everything that is used: atomic batches, schedules, per-message TTL.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 
 /// Between two pings: a server that hangs counts as away when it has left three of them unanswered.
 const PING: Duration = Duration::from_secs(4);
-/// How long the event of a new connection may take.
-const EVENT: Duration = Duration::from_secs(5);
+/// How long the connections may take to be known to stand.
+const STANDING: Duration = Duration::from_secs(5);
+/// How long a flush may take.
+const FLUSH: Duration = Duration::from_secs(2);
 
-/// A connection to NATS; cheap to clone.
+/// The connection to NATS; cheap to clone.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) inner: Arc<Inner>,
@@ -29,6 +35,7 @@ pub struct Bus {
 pub(crate) struct Inner {
     pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
+    pub(crate) intake: Intake,
     pub(crate) settings: Nats,
     subjects: Subjects,
     state: watch::Receiver<LinkState>,
@@ -69,6 +76,8 @@ pub enum ConnectError {
 pub enum PublishError {
     #[error("the message is larger than the server's max_payload")]
     TooLarge,
+    #[error("no subject has white space, or is empty")]
+    Subject,
     #[error("the connection to NATS is closed: {0}")]
     Closed(String),
 }
@@ -84,21 +93,10 @@ pub enum RequestError {
     Away,
 }
 
-impl From<async_nats::Message> for Message {
-    fn from(message: async_nats::Message) -> Self {
-        Self {
-            subject: message.subject.into_string(),
-            reply: message.reply.map(|reply| reply.into_string()),
-            headers: message.headers.as_ref().map(read_headers).unwrap_or_default(),
-            body: message.payload,
-        }
-    }
-}
-
 impl Bus {
     /// Connects, and checks that the server has what is needed; later losses are repaired in the background.
     pub async fn connect(settings: &Nats, name: &str) -> Result<Self, ConnectError> {
-        let (sender, state) = watch::channel(LinkState {
+        let (sender, own) = watch::channel(LinkState {
             connected: false,
             generation: 0,
         });
@@ -130,8 +128,10 @@ impl Bus {
         if version(&found).is_none_or(|version| version < OLDEST_SERVER) {
             return Err(ConnectError::TooOld { found });
         }
+        let intake = Intake::start(settings.clone(), &format!("{name}-intake"), client.new_inbox());
+        let mut state = both(own, intake.link().state());
         // The event of the connection may come after the connection, and requests ask for it.
-        let _ = tokio::time::timeout(EVENT, state.clone().wait_for(|state| state.connected)).await;
+        let _ = tokio::time::timeout(STANDING, state.wait_for(|state| state.connected)).await;
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(5))
             .ack_timeout(Duration::from_secs(5))
@@ -142,6 +142,7 @@ impl Bus {
             inner: Arc::new(Inner {
                 client,
                 jetstream,
+                intake,
                 settings: settings.clone(),
                 subjects,
                 state,
@@ -164,9 +165,25 @@ impl Bus {
         self.inner.client.server_info().max_payload
     }
 
-    /// Sends a message that nobody acknowledges.
+    /// Sends a message that nobody acknowledges, behind every subscription that was made before.
     pub async fn publish(&self, subject: &str, headers: &Headers, body: Bytes) -> Result<(), PublishError> {
         let client = &self.inner.client;
+        if wire_size(headers, &body) > client.max_payload() {
+            return Err(PublishError::TooLarge);
+        }
+        if subject.is_empty() || subject.contains([' ', '\t', '\r', '\n']) {
+            return Err(PublishError::Subject);
+        }
+        if self
+            .inner
+            .intake
+            .publish(subject, None, headers, &body)
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        // The link does not keep what it cannot send; this connection does.
         let sent = if headers.is_empty() {
             client.publish(subject.to_owned(), body).await
         } else {
@@ -174,15 +191,16 @@ impl Bus {
                 .publish_with_headers(subject.to_owned(), write_headers(headers), body)
                 .await
         };
-        sent.map_err(|error| match error.kind() {
-            async_nats::PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
-            _ => PublishError::Closed(error.to_string()),
-        })
+        sent.map_err(|error| PublishError::Closed(error.to_string()))
     }
 
-    /// Waits until what was published before has been handed to the operating system.
+    /// Waits until the server has what was published, and every subscription that was made, before.
     pub async fn flush(&self) {
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.client.flush()).await;
+        let flushed = async {
+            let _ = self.inner.client.flush().await;
+            self.inner.intake.flush().await;
+        };
+        let _ = tokio::time::timeout(FLUSH, flushed).await;
     }
 
     /// Sends a request and waits for its first answer.
@@ -193,39 +211,71 @@ impl Bus {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
-        if !self.inner.state.borrow().connected {
+        if wire_size(headers, &body) > self.inner.client.max_payload() {
             return Err(RequestError::Away);
         }
-        let mut request = async_nats::Request::new().payload(body).timeout(Some(timeout));
-        if !headers.is_empty() {
-            request = request.headers(write_headers(headers));
-        }
-        match self.inner.client.send_request(subject.to_owned(), request).await {
-            Ok(message) => Ok(message.into()),
-            Err(error) => Err(match error.kind() {
-                async_nats::RequestErrorKind::NoResponders => RequestError::NoResponders,
-                async_nats::RequestErrorKind::TimedOut => RequestError::Timeout,
-                _ => RequestError::Away,
-            }),
-        }
+        self.inner.intake.request(subject, headers, body, timeout).await
     }
 
     /// Subscribes to a subject, as a member of a queue group where one is named.
     pub async fn subscribe(&self, subject: &str, queue: Option<&str>) -> Result<Subscription, PublishError> {
-        let client = &self.inner.client;
-        let subscriber = match queue {
-            Some(queue) => client.queue_subscribe(subject.to_owned(), queue.to_owned()).await,
-            None => client.subscribe(subject.to_owned()).await,
-        };
-        subscriber
-            .map(|subscriber| Subscription::new(subscriber, client.clone()))
-            .map_err(|error| PublishError::Closed(error.to_string()))
+        Ok(Subscription::new(
+            &self.inner.intake,
+            subject,
+            queue,
+            Span::Lasting,
+        ))
     }
 
     /// Returns a subject that only this connection listens to.
     pub fn inbox(&self) -> String {
         self.inner.client.new_inbox()
     }
+}
+
+/// Returns the state of two connections together: they stand when both do, and a new one of either counts.
+fn both(
+    mut own: watch::Receiver<LinkState>,
+    mut link: watch::Receiver<LinkState>,
+) -> watch::Receiver<LinkState> {
+    let (sender, state) = watch::channel(LinkState {
+        connected: false,
+        generation: 0,
+    });
+    tokio::spawn(async move {
+        loop {
+            let (first, second) = (*own.borrow_and_update(), *link.borrow_and_update());
+            let now = LinkState {
+                connected: first.connected && second.connected,
+                // Both together are the first.
+                generation: (first.generation + second.generation).saturating_sub(1),
+            };
+            sender.send_if_modified(|state| std::mem::replace(state, now) != now);
+            let changed = tokio::select! {
+                changed = own.changed() => changed,
+                changed = link.changed() => changed,
+                () = sender.closed() => return,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    state
+}
+
+/// What the server counts against its `max_payload`.
+fn wire_size(headers: &Headers, body: &[u8]) -> usize {
+    let lines: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + ": \r\n".len() + value.len())
+        .sum();
+    let frame = if headers.is_empty() {
+        0
+    } else {
+        "NATS/1.0\r\n\r\n".len()
+    };
+    frame + lines + body.len()
 }
 
 async fn options(settings: &Nats, name: &str) -> Result<async_nats::ConnectOptions, ConnectError> {
@@ -291,16 +341,6 @@ pub(crate) fn write_headers(headers: &Headers) -> async_nats::HeaderMap {
         }
     }
     map
-}
-
-pub(crate) fn read_headers(map: &async_nats::HeaderMap) -> Headers {
-    let mut headers = Headers::new();
-    for (name, values) in map.iter() {
-        for value in values {
-            headers.push(name.as_ref(), value.as_str());
-        }
-    }
-    headers
 }
 
 #[cfg(test)]

@@ -2,20 +2,28 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
-use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
+use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use bytes::Bytes;
 use carillon_protocol::headers::Headers;
-use futures_util::StreamExt;
+use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::connection::{Bus, LinkState, read_headers};
+use crate::connection::{Bus, LinkState, Message};
+use crate::intake::{Intake, Received, Span, Status};
+use crate::subscription::Subscription;
 
 /// Redelivery of what was not acknowledged; long, since the owner retries by itself and a new owner starts anew.
 const ACK_WAIT: Duration = Duration::from_secs(300);
 /// Messages out for acknowledgement at once.
 const MAX_PENDING: i64 = 4096;
+/// Messages asked for with one request; the next request goes out when half of them have come.
+const BATCH: u64 = 512;
+/// How long the server keeps a request.
+const EXPIRES: Duration = Duration::from_secs(10);
+/// How often the server says that it keeps a request, while it has no message; two that do not come are too many.
+const HEARTBEAT: Duration = Duration::from_secs(4);
 
 /// Where a consumer begins that does not exist yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +48,16 @@ pub enum Memory {
 
 /// A durable consumer, open for reading.
 pub struct Durable {
-    messages: pull::Stream,
+    /// What comes to the inbox that the requests name.
+    messages: Subscription,
+    intake: Intake,
+    /// Where requests for messages go.
+    next: String,
+    inbox: String,
+    /// Messages that were asked for and have not come.
+    asked: u64,
+    /// When the server has been silent for too long; set while it is listened to.
+    silent: Option<Instant>,
     /// How many messages came, where each one must.
     delivered: Option<u64>,
     state: watch::Receiver<LinkState>,
@@ -58,7 +75,18 @@ pub struct Delivered {
     pub time: u64,
     /// Messages that wait behind this one.
     pub pending: u64,
-    acker: async_nats::jetstream::message::Acker,
+    intake: Intake,
+    /// Where the acknowledgement goes.
+    reply: String,
+}
+
+/// What the reply subject of a message tells of it (NATS ADR-15).
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    stream_sequence: u64,
+    consumer_sequence: u64,
+    nanoseconds: u64,
+    pending: u64,
 }
 
 /// Why a consumer cannot be read any more.
@@ -107,22 +135,22 @@ impl Durable {
                 },
             }
         };
-        let consumer: PullConsumer = bus
+        let _: PullConsumer = bus
             .inner
             .jetstream
             .create_consumer_on_stream(config, stream)
             .await
             .map_err(|error| DurableError::Server(error.to_string()))?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(512)
-            .expires(Duration::from_secs(10))
-            .heartbeat(Duration::from_secs(4))
-            .messages()
-            .await
-            .map_err(|error| DurableError::Server(error.to_string()))?;
+        let intake = bus.inner.intake.clone();
+        let inbox = bus.inbox();
         Ok(Self {
-            messages,
+            // What is on its way when the link breaks must not be followed by what comes after it.
+            messages: Subscription::new(&intake, &inbox, None, Span::OneConnection),
+            intake,
+            next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            inbox,
+            asked: 0,
+            silent: None,
             delivered: (memory == Memory::Reader).then_some(0),
             state,
             generation,
@@ -151,8 +179,12 @@ impl Durable {
     /// would come back late and out of order.
     pub async fn next(&mut self) -> Result<Delivered, DurableError> {
         loop {
-            let message = tokio::select! {
-                message = self.messages.next() => message,
+            if self.asked <= BATCH / 2 {
+                self.ask().await?;
+            }
+            let silent = *self.silent.get_or_insert_with(|| Instant::now() + 2 * HEARTBEAT);
+            let received = tokio::select! {
+                biased;
                 _ = self.state.changed() => {
                     let state = *self.state.borrow_and_update();
                     if state.connected && state.generation == self.generation {
@@ -160,49 +192,108 @@ impl Durable {
                     }
                     return Err(DurableError::Away);
                 }
+                received = self.messages.next_raw() => received.ok_or(DurableError::Away)?,
+                () = tokio::time::sleep_until(silent) => return Err(DurableError::Away),
             };
-            let message = match message {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    return Err(match error.kind() {
-                        MessagesErrorKind::ConsumerDeleted => DurableError::Lost,
-                        MessagesErrorKind::MissingHeartbeat | MessagesErrorKind::NoResponders => {
-                            DurableError::Away
-                        }
-                        _ => DurableError::Server(error.to_string()),
-                    });
-                }
-                None => return Err(DurableError::Away),
-            };
-            let Ok(info) = message.info() else { continue };
-            let (sequence, pending) = (info.stream_sequence, info.pending);
-            if let Some(delivered) = &mut self.delivered {
-                *delivered += 1;
-                if info.consumer_sequence != *delivered {
-                    return Err(DurableError::Server("a message did not come".to_owned()));
-                }
+            self.silent = None;
+            let Received { message, status } = received;
+            // The status of a message that somebody published is none of the server's.
+            if let Some(place) = message.reply.as_deref().and_then(Place::read) {
+                return self.deliver(message, &place);
             }
-            let time = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-            let (message, acker) = message.split();
-            return Ok(Delivered {
-                sequence,
-                subject: message.subject.into_string(),
-                headers: message.headers.as_ref().map(read_headers).unwrap_or_default(),
-                body: message.payload,
-                time,
-                pending,
-                acker,
-            });
+            if let Some(status) = status {
+                self.take_in(&status, &message.headers)?;
+            }
         }
+    }
+
+    /// Asks for more messages.
+    async fn ask(&mut self) -> Result<(), DurableError> {
+        let request = json!({
+            "batch": BATCH,
+            "expires": u64::try_from(EXPIRES.as_nanos()).unwrap_or(u64::MAX),
+            "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
+        });
+        let request = request.to_string();
+        // A request must not be sent twice where this is cut off.
+        self.intake.link().has_room().await;
+        self.intake
+            .link()
+            .publish(&self.next, Some(&self.inbox), &Headers::new(), request.as_bytes())
+            .map_err(|_| DurableError::Away)?;
+        self.asked += BATCH;
+        Ok(())
+    }
+
+    fn deliver(&mut self, message: Message, place: &Place) -> Result<Delivered, DurableError> {
+        self.asked = self.asked.saturating_sub(1);
+        if let Some(delivered) = &mut self.delivered {
+            *delivered += 1;
+            if place.consumer_sequence != *delivered {
+                return Err(DurableError::Server("a message did not come".to_owned()));
+            }
+        }
+        Ok(Delivered {
+            sequence: place.stream_sequence,
+            subject: message.subject,
+            headers: message.headers,
+            body: message.body,
+            time: place.nanoseconds / 1_000_000,
+            pending: place.pending,
+            intake: self.intake.clone(),
+            reply: message.reply.unwrap_or_default(),
+        })
+    }
+
+    /// Takes in what the server says of a request (NATS ADR-37).
+    fn take_in(&mut self, status: &Status, headers: &Headers) -> Result<(), DurableError> {
+        let refused = || DurableError::Server(format!("{} {}", status.code, status.text));
+        match (status.code, status.text.as_str()) {
+            (100, _) => {}
+            (409, "Consumer Deleted") => return Err(DurableError::Lost),
+            (409, "Consumer is push based") => return Err(refused()),
+            (409, text) if text.starts_with("Exceeded") => return Err(refused()),
+            (404 | 408 | 409, _) => {
+                // The request has ended, with so many messages that will not come.
+                let left = headers.number("Nats-Pending-Messages").unwrap_or(BATCH);
+                self.asked = self.asked.saturating_sub(left);
+            }
+            (503, _) => return Err(DurableError::Away),
+            _ => return Err(refused()),
+        }
+        Ok(())
     }
 }
 
 impl Delivered {
     /// Acknowledges the message; a lost acknowledgement means a redelivery to the next owner.
     pub async fn ack(&self) -> Result<(), DurableError> {
-        self.acker
-            .ack_with(AckKind::Ack)
+        self.intake
+            .publish(&self.reply, None, &Headers::new(), b"+ACK")
             .await
             .map_err(|_| DurableError::Away)
     }
 }
+
+impl Place {
+    /// Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<time>.<pending>`, or
+    /// the longer form, with domain and account before the stream and with anything at its end.
+    fn read(reply: &str) -> Option<Self> {
+        let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let numbers = match tokens.len() {
+            7 => &tokens[3..7],
+            9.. => &tokens[5..9],
+            _ => return None,
+        };
+        let number = |index: usize| numbers[index].parse::<u64>().ok();
+        Some(Self {
+            stream_sequence: number(0)?,
+            consumer_sequence: number(1)?,
+            nanoseconds: number(2)?,
+            pending: number(3)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

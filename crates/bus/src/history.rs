@@ -8,6 +8,8 @@ use carillon_protocol::headers::{Headers, name};
 use serde::Serialize;
 
 use crate::connection::{Bus, Message, read_headers};
+use crate::intake::{Received, Span};
+use crate::subscription::Subscription;
 
 /// Most subjects of one `multi_last` request; the server refuses more.
 const MAX_SUBJECTS: usize = 1024;
@@ -191,27 +193,21 @@ impl Bus {
         request: Bytes,
     ) -> Result<(Vec<StoredMessage>, End), HistoryError> {
         let inbox = self.inbox();
-        let mut answers = self
-            .subscribe(&inbox, None)
-            .await
-            .map_err(|_| HistoryError::Away)?;
+        let mut answers = Subscription::new(&self.inner.intake, &inbox, None, Span::OneConnection);
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let sent = self
             .inner
-            .client
-            .publish_with_reply(subject, inbox, request)
+            .intake
+            .publish(&subject, Some(&inbox), &Headers::new(), &request)
             .await;
         sent.map_err(|_| HistoryError::Away)?;
         let mut messages = Vec::new();
         loop {
             let answer = tokio::time::timeout(ANSWER, answers.next_raw()).await;
-            let Ok(Some(answer)) = answer else {
+            let Ok(Some(Received { message, status })) = answer else {
                 return Err(HistoryError::Away);
             };
-            let status = answer.status.map(|status| status.as_u16());
-            let description = answer.description.clone().unwrap_or_default();
-            let message = Message::from(answer);
-            match status {
+            match status.as_ref().map(|status| status.code) {
                 None => messages.extend(stored(message)),
                 Some(204) => {
                     let end = End {
@@ -230,7 +226,10 @@ impl Bus {
                     ));
                 }
                 Some(503) => return Err(HistoryError::Away),
-                Some(code) => return Err(HistoryError::Refused(format!("{code} {description}"))),
+                Some(code) => {
+                    let text = status.map(|status| status.text).unwrap_or_default();
+                    return Err(HistoryError::Refused(format!("{code} {text}")));
+                }
             }
         }
     }

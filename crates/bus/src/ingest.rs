@@ -28,7 +28,7 @@ impl Ingest {
     }
 
     /// Returns the subjects of a partition.
-    pub fn filters(bus: &Bus, partition: u32) -> Vec<String> {
+    fn filters(bus: &Bus, partition: u32) -> Vec<String> {
         let mut filters = vec![bus.subjects().ingest(partition)];
         if partition == 0 {
             // What the partition function does not fit is kept as it came.

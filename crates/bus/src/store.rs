@@ -152,7 +152,7 @@ impl Bus {
                     .await
                     .map_err(|error| match error {
                         crate::PublishError::TooLarge => StoreError::TooLarge,
-                        crate::PublishError::Closed(_) => StoreError::Away,
+                        crate::PublishError::Subject | crate::PublishError::Closed(_) => StoreError::Away,
                     })?;
             }
         }
