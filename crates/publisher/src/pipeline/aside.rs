@@ -2,7 +2,6 @@
 
 use carillon_bus::Bus;
 use carillon_bus::durable::Delivered;
-use carillon_bus::ingest::Ingest;
 use time::OffsetDateTime;
 
 use crate::check::{Accepted, Arrival, Kind, Refusal};
@@ -99,38 +98,5 @@ pub(super) fn published_subject(bus: &Bus, subject: &str) -> String {
     match subjects.tokens("ingest", subject).as_deref() {
         Some([_, rest @ ..]) => format!("{}.pub.{}", subjects.prefix(), rest.join(".")),
         Some([]) | None => subject.to_owned(),
-    }
-}
-
-/// Makes dead letters of messages whose subjects end the connection of whoever is sent them.
-pub(super) async fn clear_unreadable(partition: &Partition) {
-    let Partition {
-        bus, streams, index, ..
-    } = partition;
-    let mut state = bus.link_state();
-    if state.wait_for(|state| state.connected).await.is_err() {
-        return;
-    }
-    for filter in Ingest::filters(bus, *index) {
-        let Ok(found) = bus.unreadable(&streams.ingest, &filter).await else {
-            return;
-        };
-        for message in found {
-            let subject = published_subject(bus, &message.subject);
-            let arrival = Arrival {
-                kind: Kind::Publish,
-                subject: &subject,
-                headers: &message.headers,
-                body: &message.body,
-                time: carillon_bus::history::now(),
-            };
-            let refusal = Refusal::new("bad_subject", "the subject is not UTF-8");
-            Letter::new(bus.subjects(), arrival, &refusal, None)
-                .keep(bus)
-                .await;
-            if let Err(error) = bus.remove(&streams.ingest, message.sequence).await {
-                tracing::warn!(%error, ingest = message.sequence, "unreadable message is not removed yet");
-            }
-        }
     }
 }

@@ -117,11 +117,7 @@ impl<'a> Owner<'a> {
                 }
                 Err(error) => tracing::warn!(%error, partition = index, "partition has to be read anew"),
             }
-            let cleared = async {
-                backoff.wait().await;
-                aside::clear_unreadable(self.partition).await;
-            };
-            if shutdown.run_until_cancelled(cleared).await.is_none() {
+            if shutdown.run_until_cancelled(backoff.wait()).await.is_none() {
                 return;
             }
         }
