@@ -1,9 +1,8 @@
 use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
-use carillon_testkit::nats;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use carillon_testkit::{nats, wait};
 
-use crate::stage::{Options, Stage, data, header};
+use crate::stage::{LIMIT, Options, Stage, data, header};
 
 #[tokio::test]
 async fn refused_bodies_become_dead_letters_and_the_next_event_is_stored() {
@@ -136,32 +135,68 @@ async fn refused_signals_become_dead_letters() {
 }
 
 #[tokio::test]
-async fn a_subject_that_is_not_utf8_blocks_nobody() {
+async fn strange_subjects_block_nobody() {
     let stage = Stage::new().await;
     let publisher = stage.publisher().await;
     publisher.owns_all(&stage).await;
-    let mut raw = tokio::net::TcpStream::connect(stage.nats.addr()).await.unwrap();
-    let mut text = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n".to_vec();
-    for subject in [b"rt.pub.main.\xff\xfe".as_slice(), b"rt.signal.main.\xff"] {
-        text.extend_from_slice(&[b"PUB ", subject, b" 2\r\n{}\r\n"].concat());
-    }
-    text.extend_from_slice(b"PING\r\n");
-    raw.write_all(&text).await.unwrap();
-    let mut seen = Vec::new();
-    while !seen.windows(4).any(|part| part == b"PONG") {
-        assert!(
-            raw.read_buf(&mut seen).await.unwrap() > 0,
-            "{}",
-            String::from_utf8_lossy(&seen)
-        );
+    for (room, dead) in [
+        (&b"\xff\xfe"[..], "rt.dead.main.%EF%BF%BD%EF%BF%BD"),
+        ("a\u{a0}b".as_bytes(), "rt.dead.main.a%C2%A0b"),
+        (b"a\x0cb", "rt.dead.main.a%0Cb"),
+    ] {
+        for kind in ["pub", "signal"] {
+            let subject = [format!("rt.{kind}.main.").as_bytes(), room].concat();
+            let body = format!("{{\"event\":\"{kind}\"}}");
+            stage
+                .nats
+                .publish_raw(&subject, nats::STRANGE_HEADERS[0], body.as_bytes())
+                .await;
+            let letter = wait::until("the dead letter", LIMIT, async || {
+                let letters = stage.read("RT_DEAD", dead).await;
+                letters.into_iter().find(|letter| letter.body == body)
+            })
+            .await;
+            assert!(header(&letter, name::REASON).starts_with("bad_subject: "));
+            assert_eq!(header(&letter, "X-Team"), "\u{fffd}\u{fffd}");
+        }
     }
     stage
         .publish("rt.pub.main.a", r#"{"event":"e","data":"good"}"#)
         .await;
     assert_eq!(data(&stage.room("a", 1).await), ["\"good\""]);
-    let letter = stage.dead("rt.dead.main.%EF%BF%BD%EF%BF%BD").await;
-    assert_eq!(letter.body.as_ref(), b"{}");
-    assert!(header(&letter, name::REASON).starts_with("bad_subject: "));
+    stage.ingest_is_empty().await;
+    publisher.stop().await;
+}
+
+#[tokio::test]
+async fn strange_headers_block_nobody() {
+    let stage = Stage::new().await;
+    let publisher = stage.publisher().await;
+    publisher.owns_all(&stage).await;
+    let mut signals = stage.bus.subscribe("rt.out.main.r.s", None).await.unwrap();
+    stage.bus.flush().await;
+    for (number, headers) in nats::STRANGE_HEADERS.into_iter().enumerate() {
+        let body = format!(r#"{{"event":"e","data":{number}}}"#);
+        for subject in [b"rt.pub.main.a", &b"rt.signal.main.s"[..]] {
+            stage.nats.publish_raw(subject, headers, body.as_bytes()).await;
+        }
+        // The event is one, whatever stands beside it.
+        let stored = stage.room("a", number + 1).await;
+        assert_eq!(stored[number].body, number.to_string());
+        let signal = tokio::time::timeout(LIMIT, signals.next()).await.unwrap();
+        assert_eq!(signal.unwrap().body, number.to_string());
+    }
+    // What is refused is kept with the headers that can be read.
+    for headers in nats::STRANGE_HEADERS {
+        stage
+            .nats
+            .publish_raw(b"rt.pub.main.dead", headers, b"\xff")
+            .await;
+    }
+    wait::until_true("a dead letter of each", LIMIT, async || {
+        stage.read("RT_DEAD", "rt.dead.main.dead").await.len() == nats::STRANGE_HEADERS.len()
+    })
+    .await;
     stage.ingest_is_empty().await;
     publisher.stop().await;
 }
