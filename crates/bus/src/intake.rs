@@ -206,7 +206,10 @@ impl Intake {
             .await
             .map_err(|_| RequestError::Timeout)??;
         match received.status {
-            Some(status) if status.code == NO_RESPONDERS => Err(RequestError::NoResponders),
+            // An answer with a body is somebody's, whatever its headers say.
+            Some(status) if status.code == NO_RESPONDERS && received.message.body.is_empty() => {
+                Err(RequestError::NoResponders)
+            }
             _ => Ok(received.message),
         }
     }

@@ -59,6 +59,9 @@ impl Client {
                         tracing::warn!(reason, link = self.name, "link is down");
                     }
                 }
+                Ok(Err(DialError::Refused(reason))) => {
+                    tracing::warn!(reason, link = self.name, "link is refused by the server");
+                }
                 Ok(Err(error)) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     link = self.name,

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::Server;
 
 /// Header blocks that the server passes on and that not every client can read.
-pub const STRANGE_HEADERS: [&[u8]; 8] = [
+pub const STRANGE_HEADERS: [&[u8]; 9] = [
     b"NATS/1.0\r\nX-Team: \xff\xfe\r\n\r\n",
     b"NATS/1.0\r\nX Team: 1\r\n\r\n",
     b"NATS/1.0\r\nX-T\xc3\xa9am: 1\r\n\r\n",
@@ -14,6 +14,7 @@ pub const STRANGE_HEADERS: [&[u8]; 8] = [
     b"NATS/1.0\r\nX-Team: a\rb\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX-Team: 1\r\n\r\n",
     b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
     b"\r\n",
 ];
 
