@@ -22,5 +22,6 @@ mod replay;
 mod slow;
 mod sse;
 mod stage;
+mod strange;
 mod subscribe;
 mod upgrade;

@@ -1,4 +1,5 @@
 use carillon_protocol::session::State;
+use carillon_testkit::nats;
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -128,4 +129,29 @@ async fn a_union_counts_nobody_twice() {
         cluster.ask("rt.router.union", rooms).await,
         json!({ "users": 2, "connections": 4 })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strange_requests_leave_the_router_to_others() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    edge.connect(Some("42"), &["chat"]).await;
+    for subject in [
+        "rt.presence.main.chat",
+        "rt.ctl.main.disconnect",
+        "rt.ask.main.chat",
+    ] {
+        for headers in nats::STRANGE_HEADERS {
+            cluster.nats.publish_raw(subject.as_bytes(), headers, b"{}").await;
+        }
+    }
+    for room in [&b"\xff"[..], "a\u{a0}b".as_bytes(), b"a\x0cb"] {
+        let subject = [b"rt.presence.main.", room].concat();
+        cluster
+            .nats
+            .publish_raw(&subject, nats::STRANGE_HEADERS[0], b"{}")
+            .await;
+    }
+    assert_eq!(cluster.count("chat").await, 1);
 }
