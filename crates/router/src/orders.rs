@@ -93,16 +93,15 @@ pub(crate) async fn carry_out(
                 .map(|(sid, _)| sid)
                 .collect()
         }
-        Some(Target::Session(sid)) => {
-            if command.kind == OrderKind::Leave && command.room == Some(Room::of_session(sid)) {
-                return Err(Refusal::wrong(
-                    "reserved_room",
-                    "a connection cannot leave its own session room",
-                ));
-            }
-            vec![sid]
-        }
+        Some(Target::Session(sid)) => vec![sid],
     };
+    let is_own = |sid: &Sid| command.room == Some(Room::of_session(*sid));
+    if command.kind == OrderKind::Leave && sids.iter().any(is_own) {
+        return Err(Refusal::wrong(
+            "reserved_room",
+            "a connection cannot leave its own session room",
+        ));
+    }
     let mut orders = futures_util::stream::iter(sids)
         .map(|sid| one(router, sid, command))
         .buffer_unordered(AT_ONCE);

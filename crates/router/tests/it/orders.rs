@@ -164,6 +164,11 @@ async fn a_bad_order_has_an_error() {
             "reserved_room",
         ),
         (
+            "rt.ctl.main.leave",
+            json!({ "user": "42", "room": format!("session:{sid}") }),
+            "reserved_room",
+        ),
+        (
             "rt.ctl.main.disconnect",
             json!({ "user": "42", "reason": "x".repeat(257) }),
             "bad_reason",
