@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use parted::{Heard, Parted};
 
-pub(crate) use session::Session;
+pub(crate) use session::{Session, hears_user};
 
 /// How long a session may be away, by namespace.
 #[derive(Debug, Clone)]
@@ -121,12 +121,19 @@ impl Table {
     }
 
     fn note_end(&mut self, record: &Record, now: u64) {
-        if let (Some(user), Some(complete)) = (&record.user, record.complete) {
+        let (complete, until) = match record.complete {
+            Some(complete) => (complete, u64::MAX),
+            // Nothing waited for whoever had left the room.
+            None if !hears_user(record) => (u64::MAX, record.gone.unwrap_or(now)),
+            None => return,
+        };
+        if let Some(user) = &record.user {
             let heard = Heard {
                 epoch: record.epoch,
                 start: record.start,
                 complete,
                 since: record.since,
+                until,
             };
             self.parted
                 .insert(record.namespace.clone(), Arc::clone(user), heard, now);

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::metrics;
 use crate::router::Router;
+use crate::table;
 
 /// Why an event was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,8 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
     let from = gone.saturating_sub(millis(router.config.offline_margin));
     let is_missed = |sequence: u64, time: u64| match record.complete {
         Some(complete) if record.epoch == stream.epoch => sequence > complete,
+        // Whoever had left the room waited for nothing while it was connected.
+        _ if !table::hears_user(record) => time > gone,
         _ => time >= from,
     };
     let subject = router

@@ -22,13 +22,14 @@ pub(super) struct Parted {
     order: VecDeque<(u64, Key)>,
 }
 
-/// What a session heard: everything behind `start` up to `complete` that came since it began.
+/// What a session heard: everything behind `start` up to `complete` that came since it began, and until then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {
     pub(super) epoch: u32,
     pub(super) start: u64,
     pub(super) complete: u64,
     pub(super) since: u64,
+    pub(super) until: u64,
 }
 
 impl Parted {
@@ -61,7 +62,7 @@ impl Parted {
                 heard.epoch == epoch
                     && heard.start < sequence
                     && sequence <= heard.complete
-                    && heard.since <= time
+                    && (heard.since..=heard.until).contains(&time)
             })
     }
 }

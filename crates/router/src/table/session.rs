@@ -34,9 +34,8 @@ impl Session {
         }
         let (all, own) = (Room::all(), Room::of_session(sid));
         let personal = record.user.as_deref().map(Room::of_user);
-        let hears = |room: &Room| !record.left.contains(room) || record.rooms.contains_key(room);
-        let hears_all = hears(&all);
-        let hears_user = personal.as_ref().is_some_and(hears);
+        let hears_all = hears(&record, &all);
+        let hears_user = hears_user(&record);
         let automatic = record.automatic.iter().filter(|room| !record.left.contains(room));
         let mut rooms: Vec<(Room, u64)> = automatic.map(|room| (room.clone(), record.start)).collect();
         rooms.extend(record.rooms.iter().map(|(room, joined)| (room.clone(), *joined)));
@@ -88,10 +87,21 @@ impl Session {
         rooms
     }
 
-    /// Returns whether an event of its user's room, stored at this time, was or will be heard in this session.
+    /// Returns whether an event of its user's room, stored at this time, was or will be heard in this session,
+    /// or would be if it had not left the room.
     ///
     /// The start may lie a little before the session, so the time counts as well.
     pub(crate) fn covers(&self, epoch: u32, sequence: u64, time: u64) -> bool {
-        self.hears_user && self.epoch == epoch && self.start < sequence && self.since <= time
+        self.epoch == epoch && self.start < sequence && self.since <= time
     }
+}
+
+/// Returns whether the session of a record hears the personal room of its user.
+pub(crate) fn hears_user(record: &Record) -> bool {
+    let personal = record.user.as_deref().map(Room::of_user);
+    personal.is_some_and(|room| hears(record, &room))
+}
+
+fn hears(record: &Record, automatic: &Room) -> bool {
+    !record.left.contains(automatic) || record.rooms.contains_key(automatic)
 }

@@ -267,7 +267,19 @@ fn a_session_covers_what_came_after_its_start() {
         },
         0,
     );
-    assert!(!covered(&table, 1, 6));
+    assert!(covered(&table, 1, 6), "the user had a connection");
+    table.put(
+        sid(1),
+        3,
+        Record {
+            left: vec![room("user:42")],
+            state: State::Ended,
+            ..away("42", 1_000)
+        },
+        1_000,
+    );
+    let covered = |time| table.covered(&Namespace::main(), "42", 1, 6, time);
+    assert!(covered(1_000) && !covered(1_001));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use carillon_protocol::headers::{Headers, name};
-use carillon_protocol::names::Namespace;
+use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::session::{Record, State};
 use carillon_testkit::wait;
 use serde_json::{Value, json};
@@ -58,6 +58,40 @@ async fn who_is_there_has_nothing_kept() {
     })
     .await;
     assert!(cluster.kept("42").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_left_the_own_room_is_still_there() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let mut sids = Vec::new();
+    for user in ["42", "43"] {
+        let record = Record {
+            left: vec![Room::of_user(user)],
+            ..fresh(&cluster, &edge, user).await
+        };
+        sids.push(edge.open(record).await);
+    }
+    cluster.publish("user:42", "note", json!(1)).await;
+    cluster.publish("user:43", "note", json!(2)).await;
+    // One ends for good, the other is away until its window is over.
+    let gone = carillon_bus::history::now() + 1;
+    edge.change(sids[0], |record| {
+        (record.state, record.gone) = (State::Ended, Some(gone));
+    })
+    .await;
+    edge.away(sids[1]).await;
+    wait::until_true("the other session ends", LIMIT, async || {
+        cluster.state(sids[1]).await == Some(State::Ended)
+    })
+    .await;
+    for user in ["42", "43"] {
+        cluster
+            .publish(&format!("user:{user}"), "note", json!("after"))
+            .await;
+        until_kept(&cluster, user, &[json!("after")]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
