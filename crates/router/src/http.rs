@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router as Routes;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -16,7 +15,7 @@ use axum::routing::{get, post};
 use carillon_auth::{Authorizer, Scope};
 use carillon_protocol::message::OrderKind;
 use carillon_protocol::names::Room;
-use carillon_service::problem::{Json, Problem, no_method, no_route};
+use carillon_service::problem::{Body, Json, Problem, no_method, no_route};
 use carillon_service::readiness::Readiness;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -146,7 +145,7 @@ async fn disconnect(
     caller: Caller,
     Name(id): Name,
     query: Query,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     let target = Target::User(query::user(id)?);
     order(
@@ -161,13 +160,9 @@ async fn disconnect(
     .await
 }
 
-async fn revoke(
-    State(api): State<Api>,
-    caller: Caller,
-    Json(request): Json<revocation::Request>,
-) -> Result<StatusCode, Problem> {
+async fn revoke(State(api): State<Api>, caller: Caller, Body(body): Body) -> Result<StatusCode, Problem> {
     caller.everywhere(Scope::Admin)?;
-    revocation::revoke(&api.router, request).await?;
+    revocation::revoke(&api.router, requests::read(&body)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

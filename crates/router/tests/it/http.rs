@@ -246,7 +246,15 @@ async fn every_refusal_is_a_problem_document() {
             400,
             "bad_field",
         ),
-        (Some("admin"), "POST", "/v1/revocations", None, 400, "bad_request"),
+        (Some("admin"), "POST", "/v1/revocations", None, 400, "not_json"),
+        (
+            Some("admin"),
+            "POST",
+            "/v1/revocations",
+            Some(r#"["1",null,5]"#),
+            400,
+            "bad_field",
+        ),
         (
             Some("admin"),
             "POST",
@@ -277,7 +285,7 @@ async fn every_refusal_is_a_problem_document() {
             "/v1/revocations",
             Some(r#"{"user":"1","ttl":5,"x":1}"#),
             400,
-            "bad_request",
+            "bad_field",
         ),
         (Some("admin"), "GET", "/v1/nothing", None, 404, "not_found"),
         (
@@ -298,10 +306,14 @@ async fn every_refusal_is_a_problem_document() {
         assert_eq!(problem["status"], status);
     }
     let large = "x".repeat(100_000);
-    let (status, _) = api
-        .call(Some("admin"), "POST", "/v1/revocations", Some(&large))
-        .await;
-    assert_eq!(status, 413);
+    for path in ["/v1/revocations", "/v1/users/42/disconnect"] {
+        let (status, problem) = api.call(Some("admin"), "POST", path, Some(&large)).await;
+        assert_eq!(
+            (status, &problem["status"]),
+            (413, &json!(413)),
+            "{path} {problem}"
+        );
+    }
     assert_eq!(api.get("/v1/rooms/chat").await["count"], 0);
     let (status, _) = api.call(Some(&reader), "GET", "/v1/rooms/chat", None).await;
     assert_eq!(status, 200);

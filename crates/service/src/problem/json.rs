@@ -18,18 +18,30 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
+/// A body as it came, within the same bounds.
+#[derive(Clone, Debug)]
+pub struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(Ok(body)) => Ok(Self(body)),
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(Problem::too_large("the body is larger than the limit"))
+            }
+            Ok(Err(_)) => Err(Problem::bad_request("the body ended early")),
+            Err(_) => Err(Problem::timeout("the body did not arrive in time")),
+        }
+    }
+}
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Problem::too_large("the body is larger than the limit"));
-            }
-            Ok(Err(_)) => return Err(Problem::bad_request("the body ended early")),
-            Err(_) => return Err(Problem::timeout("the body did not arrive in time")),
-        };
+        let Body(body) = Body::from_request(request, state).await?;
         parse(&body).map(Self)
     }
 }
