@@ -9,7 +9,9 @@ use carillon_protocol::engineio;
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::Sid;
-use carillon_protocol::message::{Answer, Answers, Ask, Ended, Order, OrderKind, Ordered, Revoked, Takeover};
+use carillon_protocol::message::{
+    Answer, Answers, Ask, Ended, Order, OrderKind, Ordered, Revoked, Takeover, fit,
+};
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{State, Transport};
@@ -34,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 /// What another edge may take beyond its client's time.
 const MARGIN: Duration = Duration::from_millis(500);
+/// What is around the answers of clients in a message.
+const ENVELOPE: usize = r#"{"answers":}"#.len();
 
 impl Hub {
     /// Serves the edge's own subject, until the edge stops.
@@ -88,7 +92,8 @@ impl Hub {
             }
             "ask" => {
                 let Some(ask) = read::<Ask>(&message) else { return };
-                let answers = self.ask_clients(&ask).await;
+                let mut answers = self.ask_clients(&ask).await;
+                fit(&mut answers, self.bus.max_payload() - ENVELOPE);
                 self.reply(&message, &Answers { answers }).await;
             }
             "engine" => self.serve_engine(message).await,
@@ -105,7 +110,9 @@ impl Hub {
     async fn reply(&self, message: &Message, answer: &impl Serialize) {
         if let Some(reply) = &message.reply {
             let body = Bytes::from(serde_json::to_vec(answer).expect("an answer is JSON"));
-            let _ = self.bus.publish(reply, &Headers::new(), body).await;
+            if let Err(error) = self.bus.publish(reply, &Headers::new(), body).await {
+                tracing::warn!(%error, subject = message.subject, "answer was not sent");
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What Carillon's processes say to each other on `rt.edge.…`, and what teams ask of them.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,28 @@ pub struct Answer {
     pub data: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// The error in place of an answer that does not fit into a message with the others.
+const TOO_LARGE: &str = "answer_too_large";
+
+/// Leaves out what the largest answers say, until all fit into so many bytes of JSON; the error tells it.
+pub fn fit(answers: &mut [Answer], most: usize) {
+    // With the comma; the brackets take the place of the last one, and one byte.
+    let size = |answer: &Answer| serde_json::to_vec(answer).map_or(0, |json| json.len() + 1);
+    let mut sized: Vec<(usize, &mut Answer)> =
+        answers.iter_mut().map(|answer| (size(answer), answer)).collect();
+    let mut total = 1 + sized.iter().map(|(size, _)| size).sum::<usize>();
+    sized.sort_unstable_by_key(|(size, _)| Reverse(*size));
+    for (before, answer) in sized {
+        if total <= most {
+            return;
+        }
+        if answer.data.take().is_some() {
+            answer.error = Some(TOO_LARGE.to_owned());
+            total = total - before + size(answer);
+        }
+    }
 }
 
 /// `rt.edge.all.revoked`, `rt.edge.<edge>.revoked`, and the value in the bucket REVOKED.

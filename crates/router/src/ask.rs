@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::{EdgeId, Sid};
-use carillon_protocol::message::{Answer, Answers, Ask};
+use carillon_protocol::message::{self, Answer, Answers, Ask};
 use carillon_protocol::names::{self, Namespace, Room};
 use carillon_protocol::socketio;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::refusal::Refusal;
@@ -46,30 +46,13 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<B
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// One client's answer as the asker gets it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Reply {
-    sid: Sid,
-    #[serde(rename = "userId")]
-    user: Option<Arc<str>>,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Outcome {
-    Data(Box<RawValue>),
-    Error(String),
-}
-
-/// Asks everyone in a room who can answer.
+/// Asks everyone in a room who can answer; an answer that does not fit into the reply with the others is an error.
 pub(crate) async fn ask(
     router: &Router,
     namespace: &Namespace,
     room: &Room,
     question: Question,
-) -> Result<Vec<Reply>, Refusal> {
+) -> Result<Vec<Answer>, Refusal> {
     router.check(namespace)?;
     let (payload, args) = payload(&question)?;
     let timeout_ms = question
@@ -91,19 +74,16 @@ pub(crate) async fn ask(
         ask_edge(router, edge, ask)
     });
     let mut asked: FuturesUnordered<_> = asked.collect();
-    let mut outcomes: HashMap<Sid, Outcome> = HashMap::new();
+    let mut given: HashMap<Sid, Answer> = HashMap::new();
     while let Some(answers) = asked.next().await {
-        for answer in answers {
-            outcomes.insert(answer.sid, outcome(answer));
-        }
+        given.extend(answers.into_iter().map(|answer| (answer.sid, answer)));
     }
-    let reply = |(sid, user)| {
-        let outcome = outcomes
-            .remove(&sid)
-            .unwrap_or_else(|| Outcome::Error("timeout".to_owned()));
-        Reply { sid, user, outcome }
-    };
-    Ok(users.into_iter().map(reply).collect())
+    let mut answers: Vec<Answer> = users
+        .into_iter()
+        .map(|(sid, user)| shown(sid, user, given.remove(&sid)))
+        .collect();
+    message::fit(&mut answers, router.bus.max_payload());
+    Ok(answers)
 }
 
 fn payload(question: &Question) -> Result<(Box<RawValue>, bool), Refusal> {
@@ -177,11 +157,23 @@ async fn ask_edge(router: &Router, edge: EdgeId, ask: Ask) -> Vec<Answer> {
     }
 }
 
-fn outcome(answer: Answer) -> Outcome {
-    match (answer.error, answer.data) {
-        (Some(error), _) => Outcome::Error(error),
-        (None, Some(data)) => Outcome::Data(data),
-        (None, None) => Outcome::Data(RawValue::from_string("null".to_owned()).expect("null is JSON")),
+/// What the asker gets of one client: its data, which may be null, or an error.
+fn shown(sid: Sid, user: Option<Arc<str>>, given: Option<Answer>) -> Answer {
+    let (data, error) = match given {
+        None => (None, Some("timeout".to_owned())),
+        Some(Answer {
+            error: Some(error), ..
+        }) => (None, Some(error)),
+        Some(Answer { data, .. }) => {
+            let null = || RawValue::from_string("null".to_owned()).expect("null is JSON");
+            (Some(data.unwrap_or_else(null)), None)
+        }
+    };
+    Answer {
+        sid,
+        user,
+        data,
+        error,
     }
 }
 
@@ -219,12 +211,7 @@ mod tests {
                 data,
                 error: error.map(str::to_owned),
             };
-            serde_json::to_string(&Reply {
-                sid,
-                user: None,
-                outcome: outcome(answer),
-            })
-            .unwrap()
+            serde_json::to_string(&super::shown(sid, None, Some(answer))).unwrap()
         };
         let start = format!(r#"{{"sid":"{sid}","userId":null,"#);
         assert_eq!(

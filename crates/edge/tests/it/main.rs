@@ -4,6 +4,7 @@
 
 mod accept_rate;
 mod admission;
+mod ask;
 mod awaited;
 mod deliver;
 mod doubts;

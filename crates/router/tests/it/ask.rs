@@ -104,3 +104,27 @@ async fn a_bad_question_has_an_error() {
     let answer = cluster.ask("rt.ask.main.crowd", json!({ "event": "a" })).await;
     assert_eq!(answer["error"]["code"], "too_many_members");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_do_not_fit_into_one_reply_are_named() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let (one, two, three) = (cluster.edge().await, cluster.edge().await, cluster.edge().await);
+    let small = one.connect(Some("1"), &["chat"]).await;
+    let large = two.connect(Some("2"), &["chat"]).await;
+    three.connect(Some("3"), &["chat"]).await;
+    *one.answer.lock() = Some(json!("x".repeat(1_000_000)));
+    *two.answer.lock() = Some(json!("x".repeat(6_000_000)));
+    *three.answer.lock() = Some(json!("x".repeat(5_000_000)));
+    let answers = cluster
+        .ask("rt.ask.main.chat", json!({ "event": "vote", "timeoutMs": 1000 }))
+        .await;
+    let answers = answers.as_array().unwrap();
+    let of = |sid| answers.iter().find(|answer| answer["sid"] == json!(sid)).unwrap();
+    assert_eq!(answers.len(), 3);
+    assert_eq!(of(small)["data"][2].as_str().unwrap().len(), 1_000_000);
+    assert_eq!(
+        *of(large),
+        json!({ "sid": large, "userId": "2", "error": "answer_too_large" })
+    );
+}
