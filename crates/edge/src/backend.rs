@@ -20,6 +20,7 @@ use tracing::Instrument;
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
+use crate::lifecycle;
 use crate::namespace::Namespace;
 use crate::rules::{Context, JoinDecision, Refusal};
 use crate::session::Session;
@@ -73,12 +74,13 @@ impl Hub {
         if !settings.connect.ask {
             return Ok(Admitted::default());
         }
-        let body = json!({
+        let mut body = json!({
             "event": "$connect", "data": { "transport": transport.as_str(), "recovered": false, "term": 1 },
             "recovered": false, "term": 1, "namespace": namespace.name.as_str(),
             "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
         });
-        let body = with_raw("auth", auth.unwrap_or(RawValue::NULL).get(), &body);
+        let auth = lifecycle::passed_on(body.as_object_mut().expect("it is an object"), auth);
+        let body = with_raw("auth", auth.get(), &body);
         let subject = self.bus.subjects().up(&namespace.name, "$connect");
         let reply = self.ask(&subject, body, settings.connect.timeout).await;
         let refused = |code: Option<String>, message: Option<String>| Refused::Client {

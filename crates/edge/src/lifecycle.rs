@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_bus::Outgoing;
 use carillon_bus::history::now;
+use carillon_bus::{Outgoing, StoreError};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Room;
 use carillon_protocol::token;
@@ -28,6 +28,8 @@ const ATTEMPTS: u32 = 8;
 pub(crate) const MAX_WAITING: usize = 65_536;
 /// Stores that await their acknowledgement at once.
 const AT_ONCE: usize = 256;
+/// Largest handshake data that backends are shown, as JSON.
+const MAX_AUTH: usize = 256 * 1024;
 
 impl Hub {
     /// Tells that a connection stands, unless the backend was asked to admit it: then that was the `$connect`.
@@ -39,7 +41,7 @@ impl Hub {
         let data = json!({ "recovered": recovered, "term": session.keeper.term() });
         let mut more = Map::new();
         more.insert("recovered".to_owned(), recovered.into());
-        let auth = auth.as_deref().unwrap_or(RawValue::NULL);
+        let auth = passed_on(&mut more, auth.as_deref());
         let id = format!("{}.{}.connect", session.sid, session.keeper.term());
         self.tell(session, "$connect", data, more, Some(auth), Some(id));
     }
@@ -118,8 +120,8 @@ impl Hub {
                 Ok(acknowledged) => acknowledged.await,
                 Err(error) => Err(error),
             };
-            if stored.is_err() {
-                hub.store_again(&message).await;
+            if let Err(error) = stored {
+                hub.store_again(message, error).await;
             }
         });
         stored
@@ -128,19 +130,24 @@ impl Hub {
             .await;
     }
 
-    async fn store_again(&self, message: &Outgoing) {
+    /// Stores what was not stored. What is too large is so every time, and others wait behind it.
+    async fn store_again(&self, mut message: Outgoing, mut error: StoreError) {
         for attempt in 0..ATTEMPTS {
-            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-            if self
+            if error != StoreError::TooLarge {
+                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            } else if !leave_out_auth(&mut message) {
+                break;
+            }
+            match self
                 .bus
                 .store(&message.subject, &message.headers, message.body.clone())
                 .await
-                .is_ok()
             {
-                return;
+                Ok(_) => return,
+                Err(again) => error = again,
             }
         }
-        tracing::warn!(subject = message.subject, "lifecycle event was not stored");
+        tracing::warn!(%error, subject = message.subject, "lifecycle event was not stored");
     }
 
     /// Returns what every body on `rt.up` has.
@@ -157,4 +164,32 @@ impl Hub {
         body.insert("ts".to_owned(), now().into());
         body
     }
+}
+
+/// Returns the handshake data that goes into a body, or nothing where it is too large, which the body says then.
+pub(crate) fn passed_on<'a>(body: &mut Map<String, Value>, auth: Option<&'a RawValue>) -> &'a RawValue {
+    let auth = auth.unwrap_or(RawValue::NULL);
+    if auth.get().len() <= MAX_AUTH {
+        return auth;
+    }
+    omit_auth(body);
+    RawValue::NULL
+}
+
+fn omit_auth(body: &mut Map<String, Value>) {
+    body.insert("omitted".to_owned(), json!(["auth"]));
+}
+
+/// Makes an event smaller; `false` where it has no handshake data.
+fn leave_out_auth(message: &mut Outgoing) -> bool {
+    let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&message.body) else {
+        return false;
+    };
+    if body.get("auth").is_none_or(Value::is_null) {
+        return false;
+    }
+    body.insert("auth".to_owned(), Value::Null);
+    omit_auth(&mut body);
+    message.body = Value::Object(body).to_string().into();
+    true
 }

@@ -33,6 +33,7 @@ pub(crate) struct Stage {
 /// The settings of the edges of a stage.
 #[derive(Clone)]
 pub(crate) struct Plan {
+    pub nats: nats::Options,
     pub edge: Config,
     pub session: settings::Session,
     pub history: settings::History,
@@ -54,6 +55,7 @@ impl Default for Plan {
             ..carillon_auth::Config::default()
         };
         Self {
+            nats: nats::Options::default(),
             edge,
             session: settings::Session::default(),
             history: settings::History::default(),
@@ -70,7 +72,7 @@ impl Stage {
     }
 
     pub(crate) async fn with(plan: Plan) -> Self {
-        let nats = nats::Server::start().await;
+        let nats = nats::Server::start_with(plan.nats.clone()).await;
         let settings = settings::Nats {
             url: nats.url(),
             ..settings::Nats::default()
