@@ -7,7 +7,7 @@ use bytes::Bytes;
 use carillon_protocol::headers::{Headers, name};
 use serde::Serialize;
 
-use crate::connection::{Bus, Message, read_headers};
+use crate::connection::{Bus, Message};
 use crate::intake::{Received, Span};
 use crate::subscription::Subscription;
 
@@ -247,6 +247,16 @@ fn stored(message: Message) -> Option<StoredMessage> {
         headers: message.headers,
         body: message.body,
     })
+}
+
+fn read_headers(map: &async_nats::HeaderMap) -> Headers {
+    let mut headers = Headers::new();
+    for (name, values) in map.iter() {
+        for value in values {
+            headers.push(name.as_ref(), value.as_str());
+        }
+    }
+    headers
 }
 
 fn milliseconds(rfc3339: &str) -> Option<u64> {

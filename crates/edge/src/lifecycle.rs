@@ -34,14 +34,21 @@ const MAX_AUTH: usize = 256 * 1024;
 impl Hub {
     /// Tells that a connection stands, unless the backend was asked to admit it: then that was the `$connect`.
     pub(crate) fn tell_connect(self: &Arc<Self>, opened: &Opened, auth: Option<Box<RawValue>>) {
-        let (session, recovered) = (&opened.session, opened.recovered);
-        if opened.asked {
-            return;
+        if !opened.asked {
+            self.tell_connected(&opened.session, opened.recovered, auth.as_deref());
         }
+    }
+
+    /// Tells that a connection stands whose `$disconnect` was told by others.
+    pub(crate) fn tell_return(&self, session: &Session) {
+        self.tell_connected(session, true, None);
+    }
+
+    fn tell_connected(&self, session: &Session, recovered: bool, auth: Option<&RawValue>) {
         let data = json!({ "recovered": recovered, "term": session.keeper.term() });
         let mut more = Map::new();
         more.insert("recovered".to_owned(), recovered.into());
-        let auth = passed_on(&mut more, auth.as_deref());
+        let auth = passed_on(&mut more, auth);
         let id = format!("{}.{}.connect", session.sid, session.keeper.term());
         self.tell(session, "$connect", data, more, Some(auth), Some(id));
     }
@@ -61,8 +68,8 @@ impl Hub {
     }
 
     fn tell(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
+        &self,
+        session: &Session,
         event: &str,
         data: Value,
         more: Map<String, Value>,

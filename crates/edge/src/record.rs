@@ -1,6 +1,7 @@
 //! The record of a session in the bucket SESSIONS, as its owner keeps it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use carillon_bus::{Bucket, Table, TableError};
@@ -23,7 +24,7 @@ pub(crate) const ENDED_TTL: Duration = Duration::from_secs(60);
 pub(crate) struct Keeper {
     sid: Sid,
     start: u64,
-    term: u64,
+    term: AtomicU64,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -57,7 +58,7 @@ impl Keeper {
         Self {
             sid,
             start,
-            term,
+            term: AtomicU64::new(term),
             kept: Mutex::new(Some(Kept { record, revision })),
         }
     }
@@ -67,9 +68,9 @@ impl Keeper {
         self.start
     }
 
-    /// Returns the term, which rises with every takeover.
+    /// Returns the term, which rises with every takeover, and when the session comes back to this edge.
     pub(crate) fn term(&self) -> u64 {
-        self.term
+        self.term.load(Ordering::Acquire)
     }
 
     /// Returns the record with its revision; `None` where it is being written, or not this edge's any more.
@@ -123,22 +124,34 @@ impl Keeper {
         ttl: Option<Duration>,
     ) -> Result<(), RecordError> {
         let table = hub.bus.table(Bucket::Sessions);
+        let session = hub.session_of(self, &kept.record);
         while !hub.stop.is_cancelled() {
             let mut record = kept.record.clone();
+            // A router took the edge for dead and told `$disconnect`: what goes on has a term of its own.
+            if record.state != State::Live && session.is_some() {
+                record.term += 1;
+            }
+            record.state = State::Live;
+            record.gone = None;
             change(&mut record);
             match put(&table, self.sid, &record, kept.revision, ttl).await {
                 Ok(revision) => {
+                    let before = self.term.swap(record.term, Ordering::AcqRel);
+                    if let Some(session) = session.filter(|_| before < record.term) {
+                        hub.tell_return(&session);
+                    }
                     *kept = Kept { record, revision };
                     return Ok(());
                 }
                 Err(TableError::Conflict) => match read(&table, self.sid).await {
                     // An order or a sweep changed it, or an acknowledgement was lost; it is still ours.
-                    Ok(Some((mut record, revision)))
-                        if record.owner == hub.id && record.term == self.term =>
+                    Ok(Some((found, revision)))
+                        if found.owner == hub.id && [kept.record.term, record.term].contains(&found.term) =>
                     {
-                        record.state = State::Live;
-                        record.gone = None;
-                        *kept = Kept { record, revision };
+                        *kept = Kept {
+                            record: found,
+                            revision,
+                        };
                         continue;
                     }
                     Ok(_) => return Err(RecordError::Fenced),
@@ -153,13 +166,17 @@ impl Keeper {
 
     /// Checks that the session is still this edge's, and closes it otherwise.
     pub(crate) async fn confirm(&self, hub: &Hub, session: &Arc<Session>) {
-        let confirmed = self.change(hub, |record| {
-            record.state = State::Live;
-            record.gone = None;
-        });
-        if confirmed.await.is_err() {
+        if self.change(hub, |_| {}).await.is_err() {
             session.fence();
         }
+    }
+}
+
+impl Hub {
+    /// Returns the session whose record is kept, unless it is about to end.
+    fn session_of(&self, keeper: &Keeper, record: &Record) -> Option<Arc<Session>> {
+        let session = self.namespace(record.namespace.as_str())?.session(keeper.sid)?;
+        std::ptr::eq(&session.keeper, keeper).then_some(session)
     }
 }
 

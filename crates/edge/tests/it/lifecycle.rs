@@ -1,6 +1,10 @@
 //! What backends are told of connections.
 
-use carillon_bus::Subscription;
+use std::time::Duration;
+
+use carillon_bus::{Bucket, Subscription};
+use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::session::{Record, State};
 use carillon_testkit::clients::{SioClient, SioOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
@@ -50,4 +54,68 @@ async fn handshake_data_that_is_too_large_is_left_out() {
         };
         assert_eq!((&body["auth"], &body["omitted"]), (&auth, &omitted), "{size}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_was_taken_for_dead_goes_on_under_a_new_term() {
+    let lease = Duration::from_secs(2);
+    let mut plan = Plan::default();
+    plan.session.lease = lease;
+    plan.session.renewal = Duration::from_millis(200);
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let mut events = stage.bus.subscribe("rt.up.main.>", None).await.unwrap();
+    stage.bus.flush().await;
+    let client = connect(&stage, &edge, "42", json!({})).await;
+    let connected = told(&mut events, "42").await;
+    assert_eq!(
+        (&connected["event"], &connected["term"]),
+        (&json!("$connect"), &json!(1))
+    );
+
+    // What a router does once it has not seen the lease for long.
+    let sid = connected["sid"].as_str().unwrap();
+    let table = stage.bus.table(Bucket::Sessions);
+    let entry = table.get(sid).await.unwrap().unwrap();
+    let mut record: Record = serde_json::from_slice(&entry.value).unwrap();
+    (record.state, record.gone) = (State::Away, Some(carillon_bus::history::now()));
+    let value = serde_json::to_vec(&record).unwrap();
+    table
+        .update(sid, value.into(), entry.revision, None)
+        .await
+        .unwrap();
+    let body = json!({ "event": "$disconnect", "user": { "id": "42" }, "sid": sid, "term": 1 });
+    let headers = Headers::new().with(name::MSG_ID, format!("{sid}.1.disconnect"));
+    stage
+        .bus
+        .store("rt.lifecycle.main.$disconnect", &headers, body.to_string().into())
+        .await
+        .unwrap();
+    assert_eq!(told(&mut events, "42").await["event"], "$disconnect");
+
+    // The edge's own clock says the same, once it has been without NATS for longer than its lease.
+    stage.nats.pause();
+    tokio::time::sleep(lease + Duration::from_secs(1)).await;
+    stage.nats.resume();
+    let back = told(&mut events, "42").await;
+    assert_eq!(
+        (&back["event"], &back["recovered"], &back["term"], &back["sid"]),
+        (&json!("$connect"), &json!(true), &json!(2), &json!(sid))
+    );
+    client.assert_stayed_connected();
+    let entry = table.get(sid).await.unwrap().unwrap();
+    let record: Record = serde_json::from_slice(&entry.value).unwrap();
+    assert_eq!((record.state, record.term), (State::Live, 2));
+
+    client.kill_transport();
+    let gone = told(&mut events, "42").await;
+    assert_eq!(
+        (&gone["event"], &gone["term"]),
+        (&json!("$disconnect"), &json!(2))
+    );
+    let again = told(&mut events, "42").await;
+    assert_eq!(
+        (&again["event"], &again["recovered"], &again["term"]),
+        (&json!("$connect"), &json!(true), &json!(3))
+    );
 }
