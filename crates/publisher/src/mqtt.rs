@@ -11,7 +11,7 @@ use std::time::Duration;
 use carillon_bus::{Bus, Lease};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Packet, Publish, QoS};
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +28,8 @@ use message::Writer;
 
 /// Messages that were read and wait to be stored; the broker keeps the others.
 const WAITING: usize = 16;
+/// What they have together in bytes; a larger one waits alone.
+const WAITING_BYTES: usize = 32 << 20;
 /// Requests on their way to the broker.
 const REQUESTS: usize = 256;
 /// How soon an acknowledgement for which there was no place is tried again.
@@ -50,6 +52,7 @@ pub(crate) struct Source {
 struct Arrived {
     publish: Publish,
     connection: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Source {
@@ -135,6 +138,7 @@ impl Source {
         let mut backoff = Backoff::new();
         let mut number = 0;
         let mut subscribed = false;
+        let places = Arc::new(Semaphore::new(WAITING_BYTES));
         loop {
             let event = if subscribed {
                 events.poll().await
@@ -168,14 +172,15 @@ impl Source {
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     // Full: the broker waits, and keeps what is not acknowledged.
-                    if arrived
-                        .send(Arrived {
-                            publish,
-                            connection: number,
-                        })
-                        .await
-                        .is_err()
-                    {
+                    let size = publish.payload.len().clamp(1, WAITING_BYTES);
+                    let size = u32::try_from(size).expect("the bound is a u32");
+                    let place = Arc::clone(&places).acquire_many_owned(size).await;
+                    let message = Arrived {
+                        publish,
+                        connection: number,
+                        _place: place.expect("the semaphore is never closed"),
+                    };
+                    if arrived.send(message).await.is_err() {
                         return;
                     }
                 }
@@ -203,7 +208,10 @@ async fn store(writer: Writer<'_>, mut acks: Acks, mut waiting: mpsc::Receiver<A
                 continue;
             }
         };
-        let Some(Arrived { publish, connection }) = arrived else {
+        let Some(Arrived {
+            publish, connection, ..
+        }) = arrived
+        else {
             return;
         };
         // A retained message is a state from before the subscription, and comes with each subscription.

@@ -7,8 +7,8 @@ use rumqttc::{MqttOptions, TlsConfiguration, Transport};
 
 use crate::config::Mqtt;
 
-/// The largest message that is read; a broker should be set to refuse larger ones.
-const MOST_BYTES: usize = 16 << 20;
+/// The largest packet that MQTT has: one that was not read would come again and again before all others.
+const MOST_BYTES: usize = 268_435_455;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// A broker's address, as its URL gives it.

@@ -43,7 +43,9 @@ impl Writer<'_> {
             Ok(room) => subjects.publish(namespace, room),
             Err(_) => format!("{}.pub.{}", subjects.prefix(), namespace.token()),
         };
-        let body = match body(&event, &publish.payload) {
+        // One that is too large is not looked at: it may be very large.
+        let sized = self.checker.size(publish.payload.len());
+        let body = match sized.and_then(|()| body(&event, &publish.payload)) {
             Ok(body) => body,
             Err(refusal) => return self.bury(&subject, publish, &refusal).await,
         };

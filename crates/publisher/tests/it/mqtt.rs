@@ -27,8 +27,7 @@ impl Broker {
             std::env::temp_dir().join(format!("carillon-mqtt-{}-{}", std::process::id(), addr.port()));
         std::fs::create_dir_all(&folder).unwrap();
         let config = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n\
-             message_size_limit 16000000\n",
+            "listener {} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n",
             addr.port(),
             folder.display()
         );
@@ -71,7 +70,7 @@ impl Broker {
     async fn publish(&self, messages: &[(&str, &[u8])]) {
         let name = format!("device-{}", fastrand::u64(..));
         let mut options = MqttOptions::new(name, self.addr.ip().to_string(), self.addr.port());
-        options.set_max_packet_size(1 << 24, 1 << 24);
+        options.set_max_packet_size(1 << 26, 1 << 26);
         let (client, mut events) = AsyncClient::new(options, messages.len() + 1);
         for (topic, payload) in messages {
             client
@@ -216,5 +215,25 @@ async fn a_broker_that_comes_back_is_read_again() {
         data(&stage.room("temperature", before + 1).await).last().unwrap(),
         "99"
     );
+    publisher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_very_large_message_becomes_a_dead_letter_and_blocks_nothing() {
+    let Some(broker) = Broker::start().await else {
+        return;
+    };
+    let stage = stage(&broker).await;
+    let publisher = stage.publisher().await;
+    subscribed(&stage, &broker).await;
+    let large = vec![b'x'; 17 << 20];
+    broker
+        .publish(&[("raw/large", &large), ("raw/large", b"1")])
+        .await;
+    assert_eq!(data(&stage.room("raw:large", 1).await), ["1"]);
+    let letter = stage.dead("rt.dead.main.raw:large").await;
+    assert!(header(&letter, "Carillon-Reason").starts_with("too_large: "));
+    assert_eq!(header(&letter, "Carillon-Size"), large.len().to_string());
+    assert_eq!(letter.body.len(), 64 * 1024);
     publisher.stop().await;
 }
