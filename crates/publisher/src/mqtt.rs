@@ -8,8 +8,9 @@ pub(crate) mod template;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use carillon_bus::{Bus, Lease};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Packet, Publish, QoS};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Outgoing, Packet, Publish, QoS};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ const REQUESTS: usize = 256;
 const AGAIN: Duration = Duration::from_millis(5);
 /// A subscription that the broker has not confirmed by then is asked for anew.
 const SUBSCRIBED: Duration = Duration::from_secs(10);
+/// What the last acknowledgements may take when the publisher stops.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// One broker's messages on their way into INGEST.
 pub(crate) struct Source {
@@ -72,14 +75,13 @@ impl Source {
             };
             tracing::info!(source = self.index, "MQTT source taken over");
             // A task of its own: a broker that confuses the client must not end the source for good.
-            let reading = Arc::clone(&self).read(identity.clone());
+            let reading = Arc::clone(&self).read(identity.clone(), shutdown.clone());
             let reading = AbortOnDropHandle::new(tokio::spawn(reading));
             tokio::select! {
                 ended = reading => if let Err(error) = ended {
                     tracing::error!(%error, source = self.index, "MQTT source failed and is begun anew");
                 },
                 () = lease.lost() => {}
-                () = shutdown.cancelled() => {}
             }
             metrics::mqtt(self.index, false);
             lease.release().await;
@@ -103,12 +105,14 @@ impl Source {
         digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    async fn read(self: Arc<Self>, identity: String) {
+    /// Reads until shutdown; what is being stored then is stored and acknowledged.
+    async fn read(self: Arc<Self>, identity: String, shutdown: CancellationToken) {
         let options = match options(&self.settings, &identity).await {
             Ok(options) => options,
             Err(error) => {
                 tracing::error!(%error, source = self.index, "MQTT source cannot be read");
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                let pause = tokio::time::sleep(Duration::from_secs(5));
+                shutdown.run_until_cancelled(pause).await;
                 return;
             }
         };
@@ -120,14 +124,22 @@ impl Source {
             checker: &self.checker,
             intake: &self.intake,
             settings: &self.settings,
+            source: &identity,
+            last: None,
         };
-        tokio::join!(
-            self.poll(client.clone(), events, arrived, connection),
-            store(writer, Acks::new(client, current), waiting),
-        );
+        let acks = Acks::new(client.clone(), current);
+        let storing = async {
+            let acks = store(writer, acks, waiting, &shutdown).await;
+            let _ = tokio::time::timeout(PARTING, acks.part()).await;
+            tokio::time::sleep(PARTING).await;
+        };
+        tokio::select! {
+            () = self.poll(client, events, arrived, connection) => {}
+            () = storing => {}
+        }
     }
 
-    /// Drives the connection, and makes it again whenever it breaks.
+    /// Drives the connection, and makes it again whenever it breaks, until it has said goodbye.
     async fn poll(
         &self,
         client: AsyncClient,
@@ -150,6 +162,7 @@ impl Source {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     number += 1;
                     connection.send_replace(number);
+                    expect_releases(&mut events);
                     let qos = quality(self.settings.qos);
                     if let Err(error) = client.try_subscribe(&self.settings.topic, qos) {
                         tracing::warn!(%error, source = self.index, "cannot subscribe");
@@ -180,10 +193,10 @@ impl Source {
                         connection: number,
                         _place: place.expect("the semaphore is never closed"),
                     };
-                    if arrived.send(message).await.is_err() {
-                        return;
-                    }
+                    // Nobody takes it after shutdown, and the broker gives it to the next publisher.
+                    let _ = arrived.send(message).await;
                 }
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
                 Ok(_) => {}
                 Err(error) => {
                     subscribed = false;
@@ -198,10 +211,31 @@ impl Source {
     }
 }
 
-/// Stores messages in their order; each is acknowledged once it is stored.
-async fn store(writer: Writer<'_>, mut acks: Acks, mut waiting: mpsc::Receiver<Arrived>) {
+/// Lets the broker release messages of QoS 2 that another publisher, or an earlier connection, has received.
+///
+/// The client takes the release of a message that it does not know for an error, and would never get past it.
+fn expect_releases(events: &mut EventLoop) {
+    for pkid in 1..=u16::MAX {
+        let received = Publish {
+            pkid,
+            ..Publish::new("", QoS::ExactlyOnce, Bytes::new())
+        };
+        let _ = events.state.handle_incoming_packet(Packet::Publish(received));
+        events.state.events.clear();
+    }
+}
+
+/// Stores messages in their order, until shutdown; each is acknowledged once it is stored.
+async fn store(
+    mut writer: Writer<'_>,
+    mut acks: Acks,
+    mut waiting: mpsc::Receiver<Arrived>,
+    shutdown: &CancellationToken,
+) -> Acks {
     loop {
         let arrived = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return acks,
             arrived = waiting.recv() => arrived,
             () = tokio::time::sleep(AGAIN), if acks.are_owed() => {
                 acks.pay();
@@ -212,14 +246,26 @@ async fn store(writer: Writer<'_>, mut acks: Acks, mut waiting: mpsc::Receiver<A
             publish, connection, ..
         }) = arrived
         else {
-            return;
+            return acks;
         };
+        let fingerprint = fingerprint(&publish);
         // A retained message is a state from before the subscription, and comes with each subscription.
-        if !publish.retain && !acks.was_stored(&publish) {
-            writer.write(&publish).await;
+        if !publish.retain && !acks.was_stored(&publish, &fingerprint) {
+            writer.write(&publish, &fingerprint).await;
         }
-        acks.stored(&publish, connection);
+        acks.stored(&publish, fingerprint, connection);
     }
+}
+
+/// What a message says, and about what.
+type Fingerprint = [u8; 32];
+
+fn fingerprint(publish: &Publish) -> Fingerprint {
+    let mut hash = Sha256::new();
+    hash.update(publish.topic.as_bytes());
+    hash.update([0]);
+    hash.update(&publish.payload);
+    hash.finalize().into()
 }
 
 fn quality(qos: u8) -> QoS {

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use rumqttc::{AsyncClient, Publish, QoS};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+
+use super::{AGAIN, Fingerprint};
 
 /// What the broker is still to hear.
 ///
@@ -17,7 +18,7 @@ pub(super) struct Acks {
     current: watch::Receiver<u64>,
     owed: VecDeque<(Publish, u64)>,
     /// Stored, but the connection broke before the acknowledgement: the broker sends these again.
-    unconfirmed: HashMap<u16, [u8; 32]>,
+    unconfirmed: HashMap<u16, Fingerprint>,
 }
 
 impl Acks {
@@ -31,20 +32,20 @@ impl Acks {
     }
 
     /// Returns whether the broker sends a message again that is stored already.
-    pub(super) fn was_stored(&self, publish: &Publish) -> bool {
+    pub(super) fn was_stored(&self, publish: &Publish, fingerprint: &Fingerprint) -> bool {
         publish.dup
             && self
                 .unconfirmed
                 .get(&publish.pkid)
-                .is_some_and(|known| *known == digest(publish))
+                .is_some_and(|known| known == fingerprint)
     }
 
     /// Acknowledges a message that came on a connection, as soon as there is place.
-    pub(super) fn stored(&mut self, publish: &Publish, connection: u64) {
+    pub(super) fn stored(&mut self, publish: &Publish, fingerprint: Fingerprint, connection: u64) {
         if publish.qos == QoS::AtMostOnce {
             return;
         }
-        self.unconfirmed.insert(publish.pkid, digest(publish));
+        self.unconfirmed.insert(publish.pkid, fingerprint);
         self.owed.push_back((
             Publish {
                 payload: Bytes::new(),
@@ -73,20 +74,24 @@ impl Acks {
             self.owed.pop_front();
         }
     }
-}
 
-fn digest(publish: &Publish) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(publish.topic.as_bytes());
-    hash.update([0]);
-    hash.update(&publish.payload);
-    hash.finalize().into()
+    /// Acknowledges what is owed and ends the connection; the broker keeps the session.
+    pub(super) async fn part(mut self) {
+        loop {
+            self.pay();
+            if !self.are_owed() && self.client.try_disconnect().is_ok() {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use rumqttc::MqttOptions;
 
+    use super::super::fingerprint;
     use super::*;
 
     fn message(pkid: u16, payload: &str, dup: bool) -> Publish {
@@ -101,17 +106,16 @@ mod tests {
         let (connection, current) = watch::channel(1);
         let mut acks = Acks::new(client, current);
         for pkid in 1..=3 {
-            acks.stored(&message(pkid, "x", false), 1);
+            let message = message(pkid, "x", false);
+            acks.stored(&message, fingerprint(&message), 1);
         }
         assert_eq!(acks.owed.len(), 2);
         connection.send_replace(2);
         acks.pay();
         assert!(!acks.are_owed());
-        assert!(
-            !acks.was_stored(&message(1, "x", true)),
-            "this one was acknowledged"
-        );
-        assert!(acks.was_stored(&message(2, "x", true)));
-        assert!(!acks.was_stored(&message(2, "y", true)) && !acks.was_stored(&message(3, "x", false)));
+        let was_stored = |message: Publish| acks.was_stored(&message, &fingerprint(&message));
+        assert!(!was_stored(message(1, "x", true)), "this one was acknowledged");
+        assert!(was_stored(message(2, "x", true)));
+        assert!(!was_stored(message(2, "y", true)) && !was_stored(message(3, "x", false)));
     }
 }

@@ -1,9 +1,10 @@
 //! From an MQTT message to an event.
 
-use carillon_bus::Bus;
+use bytes::Bytes;
+use carillon_bus::{Bus, Stored};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Room;
-use rumqttc::Publish;
+use rumqttc::{Publish, QoS};
 use serde_json::value::RawValue;
 
 use crate::backoff::Backoff;
@@ -11,7 +12,7 @@ use crate::check::{Accepted, Arrival, Checker, Kind, Refusal};
 use crate::config::Mqtt;
 use crate::dead::Letter;
 use crate::intake::{Incoming, Intake};
-use crate::mqtt::template;
+use crate::mqtt::{Fingerprint, template};
 use crate::{metrics, signal};
 
 /// The topic of a message that became a dead letter.
@@ -25,11 +26,15 @@ pub(super) struct Writer<'a> {
     pub(super) checker: &'a Checker,
     pub(super) intake: &'a Intake,
     pub(super) settings: &'a Mqtt,
+    /// What names the source in the cluster.
+    pub(super) source: &'a str,
+    /// The highest sequence that was stored.
+    pub(super) last: Option<u64>,
 }
 
 impl Writer<'_> {
     /// Returns once the message is in a stream, as an event or as a dead letter, however long that takes.
-    pub(super) async fn write(&self, publish: &Publish) {
+    pub(super) async fn write(&mut self, publish: &Publish, fingerprint: &Fingerprint) {
         let Mqtt {
             namespace,
             topic: filter,
@@ -49,7 +54,7 @@ impl Writer<'_> {
             Ok(body) => body,
             Err(refusal) => return self.bury(&subject, publish, &refusal).await,
         };
-        let body = body.into();
+        let body = Bytes::from(body);
         let headers = Headers::new();
         let time = carillon_bus::history::now();
         let arrival = Arrival {
@@ -63,26 +68,47 @@ impl Writer<'_> {
             Err(refusal) => self.bury(&subject, publish, &refusal).await,
             Ok(accepted) if self.settings.ephemeral => self.signal(&accepted).await,
             Ok(_) => {
-                // The name makes a repeated attempt the same publish.
-                let once = format!("mqtt:{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-                let headers = Headers::new().with(name::MSG_ID, once);
-                self.store(Incoming {
-                    subject: subject.into(),
-                    headers,
-                    body,
-                })
-                .await;
+                self.store(publish, fingerprint, &subject, body).await;
+                metrics::accepted("mqtt", 1);
             }
         }
     }
 
-    async fn store(&self, incoming: Incoming) {
+    /// Stores a message once, however often and to whichever publisher the broker sends it.
+    async fn store(&mut self, publish: &Publish, fingerprint: &Fingerprint, subject: &str, body: Bytes) {
+        let once = match publish.qos {
+            QoS::AtMostOnce => random(),
+            _ => format!(
+                "mqtt:{}:{}:{}",
+                self.source,
+                publish.pkid,
+                hex(&fingerprint[..16])
+            ),
+        };
+        let mut stored = self.take_in(subject, once, &body).await;
+        // Sent for the first time, and there before the last one was: another message that looks the same.
+        let is_older = self.last.is_none_or(|last| stored.sequence <= last);
+        if stored.duplicate && !publish.dup && is_older {
+            stored = self.take_in(subject, random(), &body).await;
+        }
+        self.last = self.last.max(Some(stored.sequence));
+    }
+
+    /// Puts a message into INGEST; its name makes a repeated attempt the same publish.
+    async fn take_in(&self, subject: &str, once: String, body: &Bytes) -> Stored {
+        let incoming = Incoming {
+            subject: subject.into(),
+            headers: Headers::new().with(name::MSG_ID, once),
+            body: body.clone(),
+        };
         let mut backoff = Backoff::new();
-        while let Err(error) = self.intake.store(&incoming, self.intake.deadline()).await {
-            tracing::warn!(%error, subject = %incoming.subject, "MQTT message is not stored yet");
+        loop {
+            match self.intake.store(&incoming, self.intake.deadline()).await {
+                Ok(stored) => return stored,
+                Err(error) => tracing::warn!(%error, subject, "MQTT message is not stored yet"),
+            }
             backoff.wait().await;
         }
-        metrics::accepted("mqtt", 1);
     }
 
     async fn signal(&self, accepted: &Accepted) {
@@ -122,6 +148,14 @@ impl Writer<'_> {
             .keep(self.bus)
             .await;
     }
+}
+
+fn random() -> String {
+    format!("mqtt:{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes the event's body: a JSON payload is the data as it came, other text a string.
