@@ -154,18 +154,6 @@ impl Conversation {
                     None => Ok(()),
                 }
             }
-        }
-    }
-
-    /// Takes the client out of a namespace; returns the session that is to be closed.
-    fn leave(&self, namespace: String) -> Option<Arc<Session>> {
-        let mut namespaces = self.namespaces.lock();
-        match namespaces.remove(&namespace)? {
-            Slot::Open(session) => Some(session),
-            Slot::Connecting | Slot::Leaving(_) => {
-                namespaces.insert(namespace, Slot::Leaving(None));
-                None
-            }
             Body::Excess { id, name, limit } => match self.session(&namespace) {
                 Some(session) => {
                     let refusal = self.hub.refuse_excess(&session, limit);
@@ -177,6 +165,18 @@ impl Conversation {
             Body::AckExcess { limit } => {
                 metrics::error(excess_code(limit));
                 Ok(())
+            }
+        }
+    }
+
+    /// Takes the client out of a namespace; returns the session that is to be closed.
+    fn leave(&self, namespace: String) -> Option<Arc<Session>> {
+        let mut namespaces = self.namespaces.lock();
+        match namespaces.remove(&namespace)? {
+            Slot::Open(session) => Some(session),
+            Slot::Connecting | Slot::Leaving(_) => {
+                namespaces.insert(namespace, Slot::Leaving(None));
+                None
             }
         }
     }
