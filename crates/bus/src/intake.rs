@@ -102,12 +102,9 @@ impl Intake {
             table: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        let link = Link::start(
-            settings,
-            name,
-            Arc::clone(&routes) as Arc<dyn Deliveries>,
-            stop.clone(),
-        );
+        let deliveries = Arc::clone(&routes) as Arc<dyn Deliveries>;
+        let (link, task) = Link::new(settings, name, deliveries, stop.clone());
+        tokio::spawn(task);
         Self(Arc::new(Inner {
             link,
             routes,

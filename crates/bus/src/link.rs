@@ -81,13 +81,13 @@ struct Shared {
 pub struct Down;
 
 impl Link {
-    /// Starts the link; it connects, and connects again, until it is told to stop.
-    pub fn start(
+    /// Makes a link, and the task that connects it, and connects it again, until it is told to stop.
+    pub fn new(
         settings: Nats,
         name: &str,
         deliveries: Arc<dyn Deliveries>,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (state, _) = watch::channel(LinkState {
             connected: false,
             generation: 0,
@@ -105,8 +105,7 @@ impl Link {
             link: link.clone(),
             deliveries,
         };
-        tokio::spawn(client.run(stop));
-        link
+        (link, client.run(stop))
     }
 
     /// Returns whether the link stands, to be watched.

@@ -15,7 +15,7 @@ use carillon_protocol::offset::Offset;
 use carillon_protocol::session::{Record, State};
 use serde_json::value::RawValue;
 
-use crate::client::Client;
+use crate::client::{Client, Closing};
 use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
@@ -71,6 +71,21 @@ pub(crate) enum Refused {
     /// The cluster cannot serve it now; its transport is closed and it tries again.
     #[error("not available now")]
     Unavailable,
+}
+
+impl Refused {
+    /// Returns how a transport is closed for it.
+    pub(crate) fn closing(self) -> Closing {
+        let (code, reason) = match self {
+            Self::Client { code, message } => (1008, format!("{code}: {message}")),
+            Self::Unavailable => (1013, "unavailable: try again".to_owned()),
+        };
+        Closing {
+            code,
+            reason,
+            flush: true,
+        }
+    }
 }
 
 impl From<RecordError> for Refused {

@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::origin::{Origins, Verdict};
 use crate::upgrade::{self, Offer};
 
-pub(crate) use open::{closing_of, serve_engine_socket};
+pub(crate) use open::serve_engine_socket;
 pub(crate) use query::{query_value, query_values};
 
 /// The front of an edge.

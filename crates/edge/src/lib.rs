@@ -68,4 +68,4 @@ pub mod bench;
 mod footprint;
 
 pub use config::Config;
-pub use server::{BindError, Reloader, Server, Shared};
+pub use server::{BindError, Reloader, RunError, Server, Shared};

@@ -271,7 +271,7 @@ mod tests {
         outbox.abandon(Some(chunk(20, 2)));
         outbox.push(chunk(30, 3), Overflow::CloseAndRecover);
         outbox.abandon(Some(chunk(40, 4)));
-        assert_eq!(outbox.waiting(), 20);
+        assert_eq!(outbox.waiting(), chunk(20, 2).bytes.len());
         assert_eq!(outbox.take(usize::MAX).len(), 1);
         assert!(outbox.is_waiting(), "something was dropped");
     }

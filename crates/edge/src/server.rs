@@ -11,6 +11,7 @@ use carillon_protocol::names;
 use carillon_service::listen;
 use carillon_service::readiness::Readiness;
 use carillon_service::settings;
+use carillon_service::supervise::Supervisor;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn first(errors: &[RuleError]) -> String {
     errors.first().map(ToString::to_string).unwrap_or_default()
 }
+
+/// Why an edge stopped other than by shutdown.
+#[derive(Debug, thiserror::Error)]
+#[error("a task of the edge ended: {0}")]
+pub struct RunError(&'static str);
 
 /// An edge that is bound and not yet running.
 pub struct Server {
@@ -179,36 +185,46 @@ impl Server {
         Reloader(Arc::clone(&self.hub))
     }
 
-    /// Serves clients until the token is cancelled, then drains.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Serves clients until the token is cancelled, then drains; also where a task has ended that should not have.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let hub = &self.hub;
         let starting = self.readiness.hold("starting");
-        let link = Link::start(
+        let supervisor = Supervisor::default();
+        let tasks = supervisor.tasks(hub.stop.clone());
+        let receiver = Arc::new(Receiver::new(Arc::clone(hub)));
+        let (link, connecting) = Link::new(
             self.nats.clone(),
             "carillon-edge-deliveries",
-            Arc::new(Receiver::new(Arc::clone(hub))),
+            receiver,
             hub.stop.clone(),
         );
         hub.set_link(link);
+        tasks.spawn("delivery link", connecting);
         while let Err(error) = hub.renew_lease(0).await {
             tracing::warn!(%error, "lease cannot be written yet");
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            let pause = tokio::time::sleep(Duration::from_millis(500));
+            if shutdown.run_until_cancelled(pause).await.is_none() {
+                tasks.stop().await;
+                return Ok(());
+            }
         }
         let revocations = self.readiness.hold("revocations");
-        tokio::spawn(Arc::clone(hub).follow_revocations(revocations));
+        tasks.spawn("revocations", Arc::clone(hub).follow_revocations(revocations));
         for namespace in hub.namespaces() {
-            tokio::spawn(Arc::clone(hub).verify_deliveries(Arc::clone(namespace)));
+            let namespace = Arc::clone(namespace);
+            tasks.spawn("deliveries", Arc::clone(hub).verify_deliveries(namespace));
         }
-        tokio::spawn(Arc::clone(hub).keep_lease());
-        tokio::spawn(Arc::clone(hub).tell_alive());
-        tokio::spawn(Arc::clone(hub).confirm_sessions());
+        tasks.spawn("lease", Arc::clone(hub).keep_lease());
+        tasks.spawn("alive", Arc::clone(hub).tell_alive());
+        tasks.spawn("confirmations", Arc::clone(hub).confirm_sessions());
         if hub.config.rebalance {
-            tokio::spawn(Arc::clone(hub).rebalance());
+            tasks.spawn("rebalance", Arc::clone(hub).rebalance());
         }
-        tokio::spawn(Arc::clone(hub).serve_requests());
-        tokio::spawn(Arc::clone(hub).watch_expiry());
+        tasks.spawn_endless("requests", Arc::clone(hub).serve_requests());
+        tasks.spawn("expiry", Arc::clone(hub).watch_expiry());
+        tasks.spawn("nats", watch_nats(Arc::clone(hub), self.readiness.clone()));
+        // It stores what was told before the end.
         tokio::spawn(Arc::clone(hub).store_lifecycle(self.told));
-        tokio::spawn(watch_nats(Arc::clone(hub), self.readiness.clone()));
         if let Some(tls) = self.tls.clone() {
             let stop = hub.stop.clone();
             tokio::spawn(async move { tls.watch(stop).await });
@@ -222,11 +238,15 @@ impl Server {
             move |request, peer| Arc::clone(&front).answer(request, peer),
             stop.clone(),
         ));
-        shutdown.cancelled().await;
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => None,
+            name = supervisor.ended_early() => Some(name),
+        };
         drain(hub, &self.readiness, &stop).await;
-        hub.stop.cancel();
         stop.everything.cancel();
+        let _ = tokio::time::timeout(LAST, tasks.stop()).await;
         let _ = tokio::time::timeout(LAST, serving).await;
+        failed.map_or(Ok(()), |name| Err(RunError(name)))
     }
 }
 

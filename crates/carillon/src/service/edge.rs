@@ -56,11 +56,11 @@ pub(super) async fn bind(config: &Config, bus: Bus) -> anyhow::Result<Bound> {
                 let (last, ended) = (TaskTracker::new(), CancellationToken::new());
                 last.spawn(health.run(ended.clone()));
                 last.spawn(recorder.run_upkeep(ended.clone()));
-                server.run(shutdown).await;
+                let ended_by = server.run(shutdown).await;
                 ended.cancel();
                 last.close();
                 last.wait().await;
-                Ok(())
+                ended_by.context("the edge stopped")
             })
         }),
     })

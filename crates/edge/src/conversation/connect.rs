@@ -232,11 +232,7 @@ impl Conversation {
             // A stock client does not try again after a refusal, but it does after a closed transport.
             Refused::Unavailable => {
                 metrics::error("unavailable");
-                self.client.close(Closing {
-                    code: 1013,
-                    reason: "unavailable: try again".to_owned(),
-                    flush: true,
-                });
+                self.client.close(Refused::Unavailable.closing());
             }
         }
     }

@@ -14,7 +14,6 @@ use super::findings::may_have_lived;
 use crate::delivery::session_cell;
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
-use crate::http::closing_of;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::repair::PATIENCE;
@@ -143,7 +142,7 @@ impl Hub {
                     }
                 }
                 // It comes back, and what it may lack is read then.
-                _ => session.client.close(closing_of(Refused::Unavailable)),
+                _ => session.client.close(Refused::Unavailable.closing()),
             }
             session.release();
         }

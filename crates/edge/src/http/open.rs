@@ -13,7 +13,6 @@ use crate::address::Peer;
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
 use crate::conversation::Conversation;
-use crate::entrance::Refused;
 use crate::frame::Wire;
 use crate::hub::Hub;
 use crate::metrics;
@@ -107,7 +106,7 @@ impl Front {
                     ));
                 }
                 Err(refused) => {
-                    let closing = closing_of(refused);
+                    let closing = refused.closing();
                     websocket::goodbye(&client, &socket, &closing).await;
                     metrics::closed(Transport::Ws, closing.code);
                 }
@@ -186,21 +185,6 @@ pub(crate) async fn serve_engine_socket(
     conversation: &Arc<Conversation>,
 ) -> Closing {
     engine_connection(conversation, socket, leftover).serve().await
-}
-
-pub(crate) fn closing_of(refused: Refused) -> Closing {
-    match refused {
-        Refused::Client { code, message } => Closing {
-            code: 1008,
-            reason: format!("{code}: {message}"),
-            flush: true,
-        },
-        Refused::Unavailable => Closing {
-            code: 1013,
-            reason: "unavailable: try again".to_owned(),
-            flush: true,
-        },
-    }
 }
 
 /// Returns the bytes of what [`keep_engine`] and [`keep_plain`] keep while a connection is idle.

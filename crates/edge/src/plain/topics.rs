@@ -7,7 +7,6 @@ use carillon_protocol::offset::Offset;
 use super::{About, Plain};
 use crate::backend::refusal;
 use crate::entrance::{Opened, Refused, Regained};
-use crate::http::closing_of;
 use crate::metrics;
 use crate::rules::Refusal;
 
@@ -59,7 +58,7 @@ impl Plain {
         match self.subscribe_held(&room, since).await {
             // It is in the room, but what came after its offset cannot be read or sent: going on would pass over a gap.
             Err(refusal) if &*refusal.code == UNAVAILABLE && self.session.is_in(&room) => {
-                self.client.close(closing_of(Refused::Unavailable));
+                self.client.close(Refused::Unavailable.closing());
                 Err(refusal)
             }
             subscribed => {

@@ -52,7 +52,7 @@ async fn a_burst_comes_whole_and_in_order_on_every_transport() {
     for number in 0..EVENTS {
         // Runs of one room, of the other, and of both kinds; the strings are followed by each client's own offset.
         let room = if number / 16 % 3 == 0 { "user:42" } else { "all" };
-        stage.burst(room, "event", json!({ "n": number })).await;
+        drop(stage.burst(room, "event", json!({ "n": number })).await);
         if number % 5 == 0 {
             stage.signal(room, "signal", json!(number.to_string())).await;
         }

@@ -51,8 +51,12 @@ async fn a_gap_that_is_longer_than_one_read_is_closed_whole() {
     stage.publish("user:42", "tick", json!(0)).await;
     client.next_event("tick").await;
     let republish = stage.without_republish().await;
+    let mut stored = Vec::new();
     for n in 1..GAP {
-        stage.burst("user:42", "tick", json!(n)).await;
+        stored.push(stage.burst("user:42", "tick", json!(n)).await);
+    }
+    for stored in stored {
+        stored.await.unwrap();
     }
     stage.publish("user:42", "tick", json!(GAP)).await;
     stage.with_republish(republish).await;

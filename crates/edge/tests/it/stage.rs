@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use carillon_auth::Verifier;
-use carillon_bus::{Bus, Layout, Streams, streams};
+use carillon_bus::{Bus, Layout, StoreError, Stored, Streams, streams};
 use carillon_edge::{Config, Server, Shared};
 use carillon_protocol::doubt::Doubt;
 use carillon_protocol::event::{Event, Payload};
@@ -140,15 +140,18 @@ impl Stage {
         stored.unwrap().sequence
     }
 
-    /// Publishes a durable event without waiting for its acknowledgement, as one of many.
-    pub(crate) async fn burst(&self, room: &str, event: &str, data: Value) {
+    /// Publishes a durable event as one of many; its acknowledgement can be awaited later.
+    pub(crate) async fn burst(
+        &self,
+        room: &str,
+        event: &str,
+        data: Value,
+    ) -> impl Future<Output = Result<Stored, StoreError>> + use<> {
         let room = Room::new(room).unwrap();
         let headers = Headers::new().with(name::EVENT, event).with(name::TIME, "1");
         let subject = self.bus.subjects().event(&Namespace::main(), &room);
-        self.bus
-            .publish(&subject, &headers, data.to_string().into())
-            .await
-            .unwrap();
+        let stored = self.bus.store_later(&subject, &headers, data.to_string().into());
+        stored.await.unwrap()
     }
 
     /// Sends an ephemeral event to whoever is in the room now.
@@ -258,7 +261,7 @@ pub(crate) struct Edge {
     pub address: SocketAddr,
     pub readiness: Readiness,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), carillon_edge::RunError>>,
 }
 
 impl Edge {
@@ -269,7 +272,7 @@ impl Edge {
     /// Lets it drain, and waits for its end.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        let _ = self.task.await;
+        self.task.await.unwrap().unwrap();
     }
 }
 

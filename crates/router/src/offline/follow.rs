@@ -24,7 +24,7 @@ const NAME: &str = "offline";
 const TOGETHER: usize = 256;
 /// Events that wait for a second look; beyond it the oldest get it early.
 const MOST: usize = 65_536;
-/// Copies that are written at once.
+/// Users whose copies are written at once.
 const AT_ONCE: usize = 64;
 /// How often the position is written down.
 const CHECKPOINT: Duration = Duration::from_millis(500);
@@ -170,7 +170,7 @@ impl Follower {
         let at = Instant::now() + self.router.config.offline_margin;
         let seen = events.last().map(|event| event.sequence);
         let mut heard = Vec::new();
-        let mut missed = Vec::new();
+        let mut missed: BTreeMap<(Namespace, String), Vec<StoredMessage>> = BTreeMap::new();
         for event in &events {
             let Ok(address) = self.router.bus.subjects().read_classed("event", &event.subject) else {
                 continue;
@@ -194,13 +194,18 @@ impl Follower {
                 headers: event.headers.clone(),
                 body: event.body.clone(),
             };
-            missed.push((address.namespace.clone(), user.to_owned(), stored));
+            let of_user = (address.namespace.clone(), user.to_owned());
+            missed.entry(of_user).or_default().push(stored);
         }
         let router = &self.router;
-        let copies = missed
-            .into_iter()
-            .map(|(namespace, user, stored)| async move { keep(router, &namespace, &user, stored).await });
-        let mut copies = futures_util::stream::iter(copies).buffered(AT_ONCE);
+        // Side by side, but those of one user in their order.
+        let copies = missed.into_iter().map(|((namespace, user), events)| async move {
+            for stored in events {
+                keep(router, &namespace, &user, stored).await?;
+            }
+            Ok::<_, KeepError>(())
+        });
+        let mut copies = futures_util::stream::iter(copies).buffer_unordered(AT_ONCE);
         while let Some(copied) = copies.next().await {
             copied?;
         }
