@@ -144,6 +144,10 @@ async fn a_message_id_is_known_after_a_restart_of_nats() {
             .await;
         }
     }
+    wait::until_true("the stage is connected", LIMIT, async || {
+        stage.bus.link_state().borrow().connected
+    })
+    .await;
     // The same text as an id in a body is another name.
     let last = r#"{"event":"e","data":2,"id":"once"}"#;
     stage
