@@ -133,8 +133,11 @@ impl Plain {
             Ok(message) => message,
             Err(bad) => return self.bad_message(&bad),
         };
-        // The rules count events by themselves, and answers count where nobody asked.
-        let is_counted = !matches!(message, Message::Emit { .. } | Message::Answer { .. });
+        // Events and tokens are counted where they are judged, and answers where nobody asked.
+        let is_counted = !matches!(
+            message,
+            Message::Emit { .. } | Message::Answer { .. } | Message::Authenticate { .. }
+        );
         if is_counted && let Err(refusal) = self.session.admit() {
             self.error(&refusal, About::of(&message));
             return close_if_abuse(&refusal);
@@ -170,7 +173,10 @@ impl Plain {
                 let payload = Payload::One(serde_json::json!({ "token": token.reveal() }).to_string().into());
                 match self.hub.refresh(&self.session, &payload).await {
                     Ok(answer) => self.client.send_text(&event_text("auth:refreshed", &answer)),
-                    Err(refusal) => self.error(&refusal, About::default()),
+                    Err(refusal) => {
+                        self.error(&refusal, About::default());
+                        return close_if_abuse(&refusal);
+                    }
                 }
             }
         }
