@@ -31,7 +31,7 @@ use crate::client::{Client, Closing};
 use crate::frame::Chunk;
 use crate::hub::Hub;
 use crate::metrics;
-use crate::rules::Refusal;
+use crate::rules::{Refusal, SessionLimits};
 use crate::session::Session;
 
 /// Attachments of one packet from a client; an event with more is refused.
@@ -46,6 +46,8 @@ pub(crate) struct Conversation {
     decoder: Mutex<Decoder>,
     namespaces: Mutex<HashMap<String, Slot>>,
     requests: Mutex<connect::Requests>,
+    /// How often the client may still do what in namespaces that it has left: they are the connection's limits.
+    limits: Mutex<Vec<(String, Box<SessionLimits>)>>,
     /// Acknowledgements that backends owe the client.
     owed: AtomicUsize,
 }
@@ -75,6 +77,7 @@ impl Conversation {
             decoder: Mutex::new(decoder),
             namespaces: Mutex::default(),
             requests: Mutex::default(),
+            limits: Mutex::default(),
             owed: AtomicUsize::new(0),
         })
     }
@@ -173,12 +176,24 @@ impl Conversation {
     fn leave(&self, namespace: String) -> Option<Arc<Session>> {
         let mut namespaces = self.namespaces.lock();
         match namespaces.remove(&namespace)? {
-            Slot::Open(session) => Some(session),
+            Slot::Open(session) => {
+                if let Some(limits) = session.take_limits() {
+                    self.limits.lock().push((namespace, limits));
+                }
+                Some(session)
+            }
             Slot::Connecting | Slot::Leaving(_) => {
                 namespaces.insert(namespace, Slot::Leaving(None));
                 None
             }
         }
+    }
+
+    /// Takes the limits of a namespace that the client has left before.
+    fn take_limits(&self, namespace: &str) -> Option<Box<SessionLimits>> {
+        let mut limits = self.limits.lock();
+        let place = limits.iter().position(|(name, _)| name == namespace)?;
+        Some(limits.swap_remove(place).1)
     }
 
     fn session(&self, namespace: &str) -> Option<Arc<Session>> {

@@ -19,7 +19,7 @@ fn an_idle_connection_is_small() {
         ("connection", size_of::<Connection>(), 256),
         ("client", size_of::<Client>(), 256),
         ("socket", size_of::<Socket>(), 48),
-        ("conversation", size_of::<Conversation>(), 256),
+        ("conversation", size_of::<Conversation>(), 320),
         ("session", size_of::<Session>(), 704),
         ("user", size_of::<User>(), 128),
         ("room", size_of::<Cell>(), 128),

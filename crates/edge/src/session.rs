@@ -175,6 +175,16 @@ impl Session {
         work(limits.get_or_insert_with(|| Box::new(SessionLimits::new(Instant::now()))))
     }
 
+    /// Takes the limits away, so that another session of the connection goes on with them.
+    pub(crate) fn take_limits(&self) -> Option<Box<SessionLimits>> {
+        self.limits.lock().take()
+    }
+
+    /// Goes on with the limits of an earlier session of the connection.
+    pub(crate) fn keep_limits(&self, limits: Box<SessionLimits>) {
+        *self.limits.lock() = Some(limits);
+    }
+
     /// Notes that the session is in a room; `false` if it was.
     pub(crate) fn enter(&self, room: &Room) -> bool {
         let mut rooms = self.rooms.lock();

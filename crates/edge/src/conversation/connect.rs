@@ -188,6 +188,9 @@ impl Conversation {
             let mut namespaces = self.namespaces.lock();
             match namespaces.get(name) {
                 Some(Slot::Connecting) if self.client.closing().is_none() => {
+                    if let Some(limits) = self.take_limits(name) {
+                        session.keep_limits(limits);
+                    }
                     namespaces.insert(name.to_owned(), Slot::Open(Arc::clone(&session)));
                     // Under the lock: whoever leaves now leaves what it and the backends were told of.
                     self.client.send_text(&text);

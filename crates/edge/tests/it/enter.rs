@@ -254,3 +254,23 @@ async fn handshake_data_that_no_tree_of_values_holds_is_passed_on_as_it_was_sent
         (1002, Some("bad_packet"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_enters_again_goes_on_with_the_limits_of_the_connection() {
+    let mut plan = plan(&["/a"]);
+    plan.namespaces.get_mut("/a").unwrap().rate = settings::Rate {
+        events: 1,
+        per: Duration::from_secs(3600),
+        ..settings::Rate::default()
+    };
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let raw = Raw::open(&stage, &edge).await;
+    for (id, code) in [(1, "no_handler"), (2, "rate_limited"), (3, "rate_limited")] {
+        raw.enter("/a,", &tokens::dev("42")).await;
+        raw.send(format!(r#"42/a,{id}["event"]"#));
+        let answer = raw.next(&format!("43/a,{id}[")).await;
+        assert!(answer.contains(code), "{answer}");
+        raw.send("41/a,");
+    }
+}
