@@ -164,6 +164,10 @@ impl Run {
         let back = Instant::now();
         let late = stage.late(RETURN).await;
         let connected = crowd.is_connected(RETURN).await;
+        if !stage.has_settled(RETURN).await {
+            let problem = format!("after {name} not all edges looked at what publishers doubted");
+            self.report.problems.push(problem);
+        }
         let count = crowd.count().await;
         self.note(&format!(
             "as before; silent for longest: {} for {} ms",

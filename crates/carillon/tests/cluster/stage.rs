@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use carillon_bus::{Bucket, Bus};
+use carillon_protocol::doubt::Findings;
+use carillon_protocol::names::Namespace;
+use carillon_service::settings;
 use carillon_testkit::nats::{Cluster, Server};
 use carillon_testkit::process::Carillon;
 use carillon_testkit::{http, net, tokens, wait};
@@ -130,6 +134,26 @@ impl Stage {
         join_all(all).await.into_iter().flatten().collect()
     }
 
+    /// Waits until the edges have looked at every doubt that publishers have stored. Before that NATS has not returned, and an
+    /// edge that is killed dies in the same moment.
+    pub(crate) async fn has_settled(&self, limit: Duration) -> bool {
+        let settings = settings::Nats {
+            url: self.nats.url(),
+            ..settings::Nats::default()
+        };
+        let settled = async {
+            loop {
+                if let Ok(bus) = Bus::connect(&settings, "suite").await
+                    && is_settled(&bus).await.unwrap_or(false)
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(limit, settled).await.is_ok()
+    }
+
     /// Every process of ours.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.edges.iter().chain(&self.publishers).chain(&self.routers)
@@ -181,6 +205,26 @@ impl Stage {
                 .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
         }
     }
+}
+
+/// Tells whether every edge that lives has looked at the last doubt; `None` where NATS does not say.
+async fn is_settled(bus: &Bus) -> Option<bool> {
+    let subject = bus.subjects().doubts(&Namespace::main());
+    let last = bus.last("RT_EVENTS", &[subject], 0).await.ok()?;
+    let last = last.first().map_or(0, |doubt| doubt.sequence);
+    let findings = bus.table(Bucket::Cluster).all("findings.*.*").await.ok()?;
+    let findings: Vec<Findings> = findings
+        .iter()
+        .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+        .collect();
+    let living = bus.table(Bucket::Edges).entries().await.ok()?;
+    let has_looked = |key: &str| {
+        let mut of_edge = findings
+            .iter()
+            .filter(|findings| findings.edge.is_some_and(|edge| edge.as_str() == key));
+        of_edge.any(|findings| findings.through >= last)
+    };
+    Some(living.iter().all(|(key, _)| has_looked(key)))
 }
 
 impl Nats {

@@ -144,7 +144,10 @@ impl<N> Stage<N> {
 
     /// Reads all that a subject of a stream has.
     pub(crate) async fn read(&self, stream: &str, subject: &str) -> Vec<StoredMessage> {
-        let last = self.bus.last(stream, &[subject.to_owned()], 0).await.unwrap();
+        let last = wait::until("the stream can be read", LIMIT, async || {
+            self.bus.last(stream, &[subject.to_owned()], 0).await.ok()
+        });
+        let last = last.await;
         let Some(last) = last.first() else {
             return Vec::new();
         };
