@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use carillon_bus::{Bucket, Bus};
 use carillon_protocol::doubt::Findings;
+use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names::Namespace;
 use carillon_service::settings;
 use carillon_testkit::nats::{Cluster, Server};
@@ -218,13 +219,13 @@ async fn is_settled(bus: &Bus) -> Option<bool> {
         .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
         .collect();
     let living = bus.table(Bucket::Edges).entries().await.ok()?;
-    let has_looked = |key: &str| {
-        let mut of_edge = findings
-            .iter()
-            .filter(|findings| findings.edge.is_some_and(|edge| edge.as_str() == key));
+    // Routers have leases there too.
+    let mut edges = living.iter().filter_map(|(key, _)| key.parse::<EdgeId>().ok());
+    let has_looked = |edge: EdgeId| {
+        let mut of_edge = findings.iter().filter(|findings| findings.edge == Some(edge));
         of_edge.any(|findings| findings.through >= last)
     };
-    Some(living.iter().all(|(key, _)| has_looked(key)))
+    Some(edges.all(has_looked))
 }
 
 impl Nats {
