@@ -93,11 +93,11 @@ pub(crate) async fn run(bus: Bus, checker: Checker, intake: Intake, mut subscrip
 /// Passes a signal on, or returns what has to be stored instead.
 async fn take_in(bus: &Bus, checker: &Checker, arrival: Arrival<'_>) -> Option<Aside> {
     // Names what is stored, so that it is stored once however often it is sent.
-    let once = format!("signal:{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let once = || format!("signal:{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
     let accepted = match checker.check(arrival) {
         Ok(accepted) => accepted,
         Err(refusal) => {
-            let letter = Letter::new(bus.subjects(), arrival, &refusal, Some(&once));
+            let letter = Letter::new(bus.subjects(), arrival, &refusal, Some(&once()));
             return Some(Aside::Dead(letter));
         }
     };
@@ -109,7 +109,7 @@ async fn take_in(bus: &Bus, checker: &Checker, arrival: Arrival<'_>) -> Option<A
         };
         let headers = without_orders(arrival.headers)
             .with(EPHEMERAL, "1")
-            .with(name::MSG_ID, once);
+            .with(name::MSG_ID, once());
         return Some(Aside::Later(Incoming {
             subject: subject.into(),
             headers,
