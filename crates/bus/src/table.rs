@@ -10,10 +10,12 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use crate::connection::{Bus, LinkState};
-use crate::history::HistoryError;
+use crate::history::{HistoryError, StoredMessage, now};
 use crate::store::StoreError;
 use crate::streams::stream_name;
 
+/// In milliseconds: by how much the server's clock may differ when a value's time is judged.
+const CLOCKS: u64 = 10_000;
 /// Pause before a read that nothing answered is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -105,11 +107,9 @@ impl Table {
     pub async fn all(&self, pattern: &str) -> Result<Vec<Entry>, TableError> {
         let messages = self.bus.last(&self.stream, &[self.subject(pattern)], 0).await;
         let messages = messages.map_err(|_| TableError::Away)?;
-        let there = messages.into_iter().filter(|message| {
-            let deleted = message.headers.get("KV-Operation").is_some();
-            !deleted && message.headers.get(name::MARKER).is_none()
-        });
-        Ok(there
+        Ok(messages
+            .into_iter()
+            .filter(is_there)
             .map(|message| Entry {
                 revision: message.sequence,
                 value: message.body,
@@ -137,10 +137,7 @@ impl Table {
     pub async fn entries(&self) -> Result<Vec<(String, Entry)>, HistoryError> {
         let all = [self.subject(">")];
         let messages = self.bus.last(&self.stream, &all, 0).await?;
-        let entries = messages.into_iter().filter(|message| {
-            message.headers.get(name::MARKER).is_none() && message.headers.get("KV-Operation").is_none()
-        });
-        let entries = entries.filter_map(|message| {
+        let entries = messages.into_iter().filter(is_there).filter_map(|message| {
             let key = message.subject.strip_prefix(&self.prefix)?.to_owned();
             let entry = Entry {
                 revision: message.sequence,
@@ -255,6 +252,22 @@ impl Table {
             },
         }
     }
+}
+
+fn is_there(message: &StoredMessage) -> bool {
+    let headers = &message.headers;
+    let is_gone = headers.get(name::MARKER).is_some() || headers.get("KV-Operation").is_some();
+    !is_gone && !has_expired(headers.get(name::TTL), message.time)
+}
+
+/// Tells whether a value should not be there any more: a server that was killed may keep some for ever whose time is
+/// over. `stored` is in milliseconds since 1970.
+fn has_expired(ttl: Option<&str>, stored: u64) -> bool {
+    let seconds = ttl.and_then(|ttl| ttl.strip_suffix('s')?.parse::<u64>().ok());
+    seconds.is_some_and(|seconds| {
+        let end = stored.saturating_add(seconds.saturating_mul(1000));
+        end.saturating_add(CLOCKS) < now()
+    })
 }
 
 fn is_gone(headers: &async_nats::HeaderMap) -> bool {
@@ -406,7 +419,11 @@ impl Open {
                 .nth(2)
                 .unwrap_or_default()
                 .to_owned();
-            if message.headers.as_ref().is_some_and(is_gone) {
+            let stored = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+            let is_over = |headers: &async_nats::HeaderMap| {
+                is_gone(headers) || has_expired(headers.get(name::TTL).map(|ttl| ttl.as_str()), stored)
+            };
+            if message.headers.as_ref().is_some_and(is_over) {
                 return Some(Change::Gone { key, revision });
             }
             return Some(Change::Put {
@@ -415,5 +432,18 @@ impl Open {
                 value: message.payload.clone(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_whose_time_is_over_is_not_there_whatever_the_server_has() {
+        let stored = now() - 30_000;
+        assert!(has_expired(Some("12s"), stored));
+        assert!(!has_expired(Some("25s"), stored), "clocks may differ");
+        assert!(!has_expired(Some("60s"), stored) && !has_expired(None, stored));
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use carillon_bus::history::now;
 use carillon_bus::{Bucket, Bus};
 use carillon_protocol::doubt::Findings;
 use carillon_protocol::ids::EdgeId;
@@ -14,6 +15,7 @@ use carillon_testkit::nats::{Cluster, Server};
 use carillon_testkit::process::Carillon;
 use carillon_testkit::{http, net, tokens, wait};
 use futures_util::future::join_all;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::LIMIT;
@@ -208,6 +210,16 @@ impl Stage {
     }
 }
 
+/// In milliseconds: an edge that lives says so every five seconds.
+const LIVES: u64 = 10_000;
+
+/// What an edge says.
+#[derive(Deserialize)]
+struct Alive {
+    edge: EdgeId,
+    at: u64,
+}
+
 /// Tells whether every edge that lives has looked at the last doubt; `None` where NATS does not say.
 async fn is_settled(bus: &Bus) -> Option<bool> {
     let subject = bus.subjects().doubts(&Namespace::main());
@@ -218,14 +230,18 @@ async fn is_settled(bus: &Bus) -> Option<bool> {
         .iter()
         .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
         .collect();
-    let living = bus.table(Bucket::Edges).entries().await.ok()?;
-    // Routers have leases there too.
-    let mut edges = living.iter().filter_map(|(key, _)| key.parse::<EdgeId>().ok());
-    let has_looked = |edge: EdgeId| {
-        let mut of_edge = findings.iter().filter(|findings| findings.edge == Some(edge));
+    let alive = bus.table(Bucket::Cluster).all("alive.*").await.ok()?;
+    let alive = alive
+        .iter()
+        .filter_map(|entry| serde_json::from_slice::<Alive>(&entry.value).ok());
+    let mut living = alive.filter(|alive| alive.at + LIVES >= now());
+    let has_looked = |alive: Alive| {
+        let mut of_edge = findings
+            .iter()
+            .filter(|findings| findings.edge == Some(alive.edge));
         of_edge.any(|findings| findings.through >= last)
     };
-    Some(edges.all(has_looked))
+    Some(living.all(has_looked))
 }
 
 impl Nats {
