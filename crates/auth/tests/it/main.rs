@@ -1,7 +1,6 @@
 //! Tokens and keys from outside, through the public interface only.
 
-// The helpers of tests stand outside of test functions, where the lint would look for production code.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code too")]
 
 mod algorithms;
 mod authorizer;

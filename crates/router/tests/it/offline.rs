@@ -211,9 +211,14 @@ async fn leaving_and_publishing_at_once_loses_nothing() {
         let sid = edge.open(fresh(&cluster, &edge, &user).await).await;
         users.push((user, sid));
     }
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut pauses = fastrand::Rng::with_seed(seed);
     for (number, (user, sid)) in users.iter().enumerate() {
+        // Which comes first is what the test varies.
+        let [before, between] = [(); 2].map(|()| Duration::from_micros(pauses.u64(0..2000)));
         let leave = async {
-            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2000))).await;
+            tokio::time::sleep(before).await;
             // Half go away, half end for good: nobody was told the event in this test, so all must be kept.
             match number % 2 {
                 0 => edge.away(*sid).await,
@@ -222,7 +227,7 @@ async fn leaving_and_publishing_at_once_loses_nothing() {
         };
         let room = format!("user:{user}");
         let publish = async {
-            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2000))).await;
+            tokio::time::sleep(between).await;
             cluster.publish(&room, "note", json!(number)).await
         };
         tokio::join!(leave, publish);
