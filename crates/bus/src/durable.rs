@@ -41,8 +41,7 @@ pub enum Start {
 pub enum Memory {
     /// The server, by the acknowledgement of each message.
     Server,
-    /// The reader, who begins after what it has: nothing is acknowledged, and a message that does not come ends the
-    /// reading.
+    /// The reader, who begins after what it has: nothing is acknowledged.
     Reader,
 }
 
@@ -58,8 +57,8 @@ pub struct Durable {
     asked: u64,
     /// When the server has been silent for too long; set while it is listened to.
     silent: Option<Instant>,
-    /// How many messages came, where each one must.
-    delivered: Option<u64>,
+    /// How many messages came.
+    delivered: u64,
     state: watch::Receiver<LinkState>,
     generation: u64,
 }
@@ -151,7 +150,7 @@ impl Durable {
             inbox,
             asked: 0,
             silent: None,
-            delivered: (memory == Memory::Reader).then_some(0),
+            delivered: 0,
             state,
             generation,
         })
@@ -175,8 +174,8 @@ impl Durable {
 
     /// Returns the next message.
     ///
-    /// After any break of the connection the consumer must be opened anew: what was on its way is lost here, and
-    /// would come back late and out of order.
+    /// After any break of the connection, and where a message did not come, the consumer must be opened anew: what
+    /// was on its way is lost here, and would come back late and out of order.
     pub async fn next(&mut self) -> Result<Delivered, DurableError> {
         loop {
             if self.asked <= BATCH / 2 {
@@ -227,12 +226,8 @@ impl Durable {
 
     fn deliver(&mut self, message: Message, place: &Place) -> Result<Delivered, DurableError> {
         self.asked = self.asked.saturating_sub(1);
-        if let Some(delivered) = &mut self.delivered {
-            *delivered += 1;
-            if place.consumer_sequence != *delivered {
-                return Err(DurableError::Server("a message did not come".to_owned()));
-            }
-        }
+        self.delivered += 1;
+        self.is_all(place.consumer_sequence)?;
         Ok(Delivered {
             sequence: place.stream_sequence,
             subject: message.subject,
@@ -245,11 +240,24 @@ impl Durable {
         })
     }
 
+    /// Checks that everything came that the consumer has sent: its leader may die with what is still on its way
+    /// through the cluster, and the next leader goes on behind it.
+    fn is_all(&self, sent: u64) -> Result<(), DurableError> {
+        if sent == self.delivered {
+            return Ok(());
+        }
+        Err(DurableError::Server("a message did not come".to_owned()))
+    }
+
     /// Takes in what the server says of a request (NATS ADR-37).
     fn take_in(&mut self, status: &Status, headers: &Headers) -> Result<(), DurableError> {
         let refused = || DurableError::Server(format!("{} {}", status.code, status.text));
         match (status.code, status.text.as_str()) {
-            (100, _) => {}
+            (100, _) => {
+                if let Some(sent) = headers.number("Nats-Last-Consumer") {
+                    self.is_all(sent)?;
+                }
+            }
             (409, "Consumer Deleted") => return Err(DurableError::Lost),
             (409, "Consumer is push based") => return Err(refused()),
             (409, text) if text.starts_with("Exceeded") => return Err(refused()),

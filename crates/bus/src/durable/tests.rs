@@ -160,6 +160,28 @@ async fn a_break_ends_the_reading_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_message_that_goes_astray_ends_the_reading_and_comes_again() {
+    // What comes after it tells of it, or a heartbeat.
+    for (memory, count) in [(Memory::Server, 3), (Memory::Reader, 3), (Memory::Server, 1)] {
+        let server = Server::start().await;
+        let bus = connect_with(&server, RetentionPolicy::Limits).await;
+        store(&bus, 0..count).await;
+        let mut durable = open(&bus, "first", memory).await.unwrap();
+        let elsewhere = bus.inbox();
+        let mut astray = Subscription::new(&bus.inner.intake, &elsewhere, None, Span::OneConnection);
+        let link = bus.inner.intake.link();
+        link.publish(&durable.next, Some(&elsewhere), &Headers::new(), b"1")
+            .unwrap();
+        let message = tokio::time::timeout(LIMIT, astray.next_raw()).await.unwrap();
+        assert_eq!(message.unwrap().message.body, "0");
+        let next = tokio::time::timeout(LIMIT, durable.next()).await.unwrap();
+        assert!(matches!(next, Err(DurableError::Server(_))));
+        Durable::delete(&bus, STREAM, "first").await.unwrap();
+        read(&mut open(&bus, "first", memory).await.unwrap(), 0..count).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_is_away() {
     let server = Server::start().await;
     let bus = connect(&server).await;
