@@ -13,8 +13,9 @@ use crate::subscription::Subscription;
 
 /// Most subjects of one `multi_last` request; the server refuses more.
 const MAX_SUBJECTS: usize = 1024;
-/// Messages asked for at once.
+/// Messages asked for at once, and their size.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 4 << 20;
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
 /// By how much the server's clock may differ when the age of a stream is judged.
@@ -43,6 +44,22 @@ pub struct Bounds {
     pub whole: bool,
 }
 
+/// Most that is read at once; at least one message is.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub messages: usize,
+    /// About so many bytes, with the headers.
+    pub bytes: usize,
+}
+
+/// What was read of a subject.
+#[derive(Debug)]
+pub struct Page {
+    pub messages: Vec<StoredMessage>,
+    /// Everything up to there was read.
+    pub reached: u64,
+}
+
 /// Why history could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
@@ -64,6 +81,28 @@ struct Next<'a> {
     seq: u64,
     next_by_subj: &'a str,
     batch: usize,
+    max_bytes: usize,
+}
+
+impl Limit {
+    /// No limit but that of the stream.
+    pub const NONE: Self = Self {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn take(&mut self, message: &StoredMessage) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.size());
+    }
+}
+
+impl StoredMessage {
+    fn size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len() + 4).sum();
+        self.subject.len() + headers + self.body.len()
+    }
 }
 
 /// How an answer ended.
@@ -103,7 +142,7 @@ impl Bus {
         Ok(messages)
     }
 
-    /// Returns the messages of a subject with sequences in `(after, up_to]`, ascending, at most `limit`.
+    /// Returns the messages of a subject with sequences in `(after, up_to]`, ascending, as far as the limit lets.
     ///
     /// A replica may be behind: where its answer ends before `up_to`, the stream's leader says what comes next.
     pub async fn read(
@@ -112,37 +151,47 @@ impl Bus {
         subject: &str,
         after: u64,
         up_to: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredMessage>, HistoryError> {
+        limit: Limit,
+    ) -> Result<Page, HistoryError> {
         let mut messages: Vec<StoredMessage> = Vec::new();
+        let mut left = limit;
         let mut next = after + 1;
-        while next <= up_to && messages.len() < limit {
-            let batch = BATCH.min(limit - messages.len());
+        while next <= up_to {
+            if left.messages == 0 || left.bytes == 0 {
+                return Ok(Page {
+                    messages,
+                    reached: next - 1,
+                });
+            }
             let request = serde_json::to_vec(&Next {
                 seq: next,
                 next_by_subj: subject,
-                batch,
+                batch: BATCH.min(left.messages),
+                max_bytes: BATCH_BYTES.min(left.bytes),
             })
             .expect("strings are JSON");
             let (answer, end) = self.direct_get(stream, request.into()).await?;
             let reached = answer.last().map(|message| message.sequence);
-            messages.extend(answer.into_iter().filter(|message| message.sequence <= up_to));
-            match reached {
-                Some(sequence) if sequence >= up_to => break,
-                Some(sequence) => next = sequence + 1,
-                None => {}
+            for message in answer {
+                next = message.sequence + 1;
+                left.take(&message);
+                messages.extend(Some(message).filter(|message| message.sequence <= up_to));
             }
-            if messages.len() < limit && (end.pending == 0 || reached.is_none()) {
+            if next <= up_to && (end.pending == 0 || reached.is_none()) {
                 match self.next_of_leader(stream, subject, next).await? {
                     Some(message) if message.sequence <= up_to => {
                         next = message.sequence + 1;
+                        left.take(&message);
                         messages.push(message);
                     }
                     _ => break,
                 }
             }
         }
-        Ok(messages)
+        Ok(Page {
+            messages,
+            reached: up_to,
+        })
     }
 
     /// Asks the leader of a stream for the first message of a subject from a sequence on.
@@ -326,20 +375,56 @@ mod tests {
                 bus.store(subject, &headers, "x".into()).await.unwrap();
             }
         }
-        let read = async |after, up_to, limit| {
-            let read = bus.read("LAG", "lag.a", after, up_to, limit).await.unwrap();
+        let read = async |after, up_to, messages| {
+            let limit = Limit {
+                messages,
+                ..Limit::NONE
+            };
+            let page = bus.read("LAG", "lag.a", after, up_to, limit).await.unwrap();
             let number =
                 |message: &StoredMessage| (message.sequence, message.headers.number("Number").unwrap());
-            read.iter().map(number).collect::<Vec<_>>()
+            (page.messages.iter().map(number).collect::<Vec<_>>(), page.reached)
         };
-        assert_eq!(read(0, 5, 100).await, [(1, 0), (3, 1), (5, 2)]);
-        assert_eq!(read(1, u64::MAX, 100).await, [(3, 1), (5, 2)]);
-        assert_eq!(read(0, 4, 100).await, [(1, 0), (3, 1)]);
-        assert_eq!(read(0, 5, 1).await, [(1, 0)]);
-        assert_eq!(read(5, 9, 100).await, []);
-        assert_eq!(
-            bus.read("NONE", "lag.a", 0, 5, 100).await.unwrap_err(),
-            HistoryError::Away
-        );
+        assert_eq!(read(0, 5, 100).await, (vec![(1, 0), (3, 1), (5, 2)], 5));
+        assert_eq!(read(1, u64::MAX, 100).await, (vec![(3, 1), (5, 2)], u64::MAX));
+        assert_eq!(read(0, 4, 100).await, (vec![(1, 0), (3, 1)], 4));
+        assert_eq!(read(0, 5, 1).await, (vec![(1, 0)], 1));
+        assert_eq!(read(5, 9, 100).await, (vec![], 9));
+        let none = bus.read("NONE", "lag.a", 0, 5, Limit::NONE).await;
+        assert_eq!(none.unwrap_err(), HistoryError::Away);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_page_ends_at_its_size() {
+        let server = Server::start().await;
+        let settings = Nats {
+            url: server.url(),
+            ..Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        let none = Headers::new();
+        let config = json!({ "name": "BIG", "subjects": ["big"], "allow_direct": true }).to_string();
+        let created = bus.request("$JS.API.STREAM.CREATE.BIG", &none, config.into(), LIMIT);
+        created.await.unwrap();
+        let body = Bytes::from(vec![b'x'; 200_000]);
+        for _ in 0..50 {
+            bus.store("big", &none, body.clone()).await.unwrap();
+        }
+        for (bytes, most) in [(1, 1), (1 << 20, 7), (usize::MAX, 50)] {
+            let limit = Limit { bytes, ..Limit::NONE };
+            let mut sequences = Vec::new();
+            let mut reached = 0;
+            while reached < 50 {
+                let page = bus.read("BIG", "big", reached, 50, limit).await.unwrap();
+                assert!(
+                    (1..=most).contains(&page.messages.len()),
+                    "{}",
+                    page.messages.len()
+                );
+                sequences.extend(page.messages.iter().map(|message| message.sequence));
+                reached = page.reached;
+            }
+            assert!(sequences.into_iter().eq(1..=50));
+        }
     }
 }

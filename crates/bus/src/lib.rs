@@ -19,7 +19,7 @@ mod subscription;
 pub mod table;
 
 pub use connection::{Bus, ConnectError, LinkState, Message, PublishError, RequestError};
-pub use history::{Bounds, HistoryError, StoredMessage};
+pub use history::{Bounds, HistoryError, Limit, Page, StoredMessage};
 pub use inspect::InspectError;
 pub use lease::Lease;
 pub use link::{Deliveries, Delivery, Link};

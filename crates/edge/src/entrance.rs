@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::client::{Client, Closing};
 use crate::frame::Broadcast;
+use crate::history::Past;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::record::{Keeper, Last, RecordError};
@@ -194,8 +195,8 @@ impl Hub {
         let regained = self.regain(&session, since, &rooms).await?;
         opened.recovered = regained.lost.is_empty();
         opened.lost = regained.lost;
-        for event in &regained.events {
-            session.replay(event.sequence.unwrap_or(0), event);
+        for (sequence, event) in regained.events {
+            session.replay(self, sequence, event);
         }
         session.open(regained.after.unwrap_or(now));
         Ok(())
@@ -233,11 +234,7 @@ impl Hub {
         let lost = lost.filter_map(|room| {
             let read = missed.iter().find(|missed| missed.room == *room);
             let sequence = match read.filter(|missed| !missed.complete) {
-                Some(missed) => missed
-                    .events
-                    .first()
-                    .and_then(|event| event.sequence)
-                    .unwrap_or(first),
+                Some(missed) => missed.events.first().map_or(first, |(sequence, _)| *sequence),
                 None if reaches_back => return None,
                 None => first,
             };
@@ -361,7 +358,7 @@ pub(crate) struct Regained {
     /// Rooms of which the history does not reach back, with the oldest offset to be had.
     pub(crate) lost: Vec<(Room, Offset)>,
     /// What there is, room by room.
-    pub(crate) events: Vec<Arc<Broadcast>>,
+    pub(crate) events: Vec<(u64, Past)>,
 }
 
 impl Regained {

@@ -50,6 +50,7 @@ mod barrier;
 mod delivery;
 mod doubts;
 mod drain;
+mod history;
 mod lease;
 mod membership;
 mod rebalance;

@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use carillon_bus::HistoryError;
-use carillon_protocol::doubt::Lack;
 use carillon_protocol::names::{Class, Room};
 use futures_util::future::join_all;
 
 use crate::delivery::{session_cell, subscription_id};
-use crate::doubts::Former;
-use crate::frame::Broadcast;
 use crate::hub::Hub;
 use crate::record::RecordError;
-use crate::repair::History;
 use crate::room::State;
 use crate::session::Session;
 
@@ -124,7 +119,7 @@ impl Hub {
     }
 
     /// Notes that the session has, or is about to get, everything of a room up to a sequence.
-    fn heard_up_to(&self, session: &Arc<Session>, room: &Room, sequence: u64) {
+    pub(crate) fn heard_up_to(&self, session: &Arc<Session>, room: &Room, sequence: u64) {
         let namespace = &session.namespace;
         let cell = if room.class() == Class::Session {
             session_cell(namespace, room)
@@ -136,118 +131,4 @@ impl Hub {
             member.from = member.from.max(sequence);
         }
     }
-
-    /// Reads what rooms had after an offset that may come from any edge, for a session that is held.
-    pub(crate) async fn missed_since(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        rooms: &[Room],
-        offset: u64,
-    ) -> Result<Vec<Missed>, HistoryError> {
-        let lacks = self
-            .lacks(&session.namespace, rooms, offset, Former::Any)
-            .await
-            .map_err(|_| HistoryError::Away)?;
-        let rooms: Vec<(Room, u64)> = rooms.iter().map(|room| (room.clone(), offset)).collect();
-        self.missed(session, &rooms, &lacks).await
-    }
-
-    /// Reads what each room had after a sequence, and what lacks name below it, for a session that is held.
-    pub(crate) async fn missed(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        rooms: &[(Room, u64)],
-        lacks: &[Lack],
-    ) -> Result<Vec<Missed>, HistoryError> {
-        let rules = session.namespace.rules.load_full();
-        let replayed: Vec<(Room, u64)> = rooms
-            .iter()
-            .filter(|(room, _)| rules.room_options(room).history)
-            .cloned()
-            .collect();
-        self.stored(session, &replayed, lacks).await
-    }
-
-    /// Reads what each room had after a sequence, of rooms without a history for those who come back too.
-    pub(crate) async fn stored(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        rooms: &[(Room, u64)],
-        lacks: &[Lack],
-    ) -> Result<Vec<Missed>, HistoryError> {
-        let namespace = &session.namespace;
-        let subjects = self.bus.subjects();
-        let probe = subjects.probe(&namespace.name, self.id);
-        // What the client has may be what this edge still misses.
-        for (room, after) in rooms.iter().filter(|(room, _)| room.class() != Class::Session) {
-            self.heard_up_to(session, room, *after);
-        }
-        session.drop_heard(rooms);
-        let barrier = namespace.pass_barrier(self, None).await;
-        let mut missed = Vec::new();
-        let mut unknown = Vec::new();
-        for (room, after) in rooms {
-            let is_lacking = lacks.iter().any(|lack| lack.room == *room);
-            // Behind the barrier a room that is complete has everything.
-            let recent = namespace
-                .rooms
-                .find(room)
-                .filter(|_| !is_lacking)
-                .and_then(|cell| cell.state.lock().since(*after));
-            match recent {
-                Some((events, complete)) => {
-                    self.heard_up_to(session, room, complete);
-                    missed.push(Missed {
-                        room: room.clone(),
-                        complete: true,
-                        events,
-                    });
-                }
-                None => unknown.push((room.clone(), *after)),
-            }
-        }
-        for rooms in unknown.chunks(1000) {
-            let mut asked: Vec<String> = rooms
-                .iter()
-                .map(|(room, _)| subjects.event(&namespace.name, room))
-                .collect();
-            asked.push(probe.clone());
-            let lasts = self.bus.last(&namespace.stream.name, &asked, barrier).await?;
-            let reads = rooms.iter().zip(&asked).filter_map(|((room, after), subject)| {
-                let last = lasts.iter().find(|last| last.subject == *subject)?.sequence;
-                let lacking = lacks.iter().filter(|lack| lack.room == *room);
-                let begin = lacking.map(|lack| lack.after).min().unwrap_or(*after).min(*after);
-                (last > begin).then_some((room, *after, begin, last))
-            });
-            let reads = reads.map(|(room, after, begin, last)| async move {
-                // The stream itself limits how many there are.
-                let History {
-                    mut events, complete, ..
-                } = self.history(namespace, room, begin, last, usize::MAX).await?;
-                events.retain(|event| {
-                    let sequence = event.sequence.unwrap_or(0);
-                    sequence > after || lacks.iter().any(|lack| lack.covers(room, sequence))
-                });
-                // A delivery of the same event may still be on its way.
-                self.heard_up_to(session, room, last);
-                Ok(Missed {
-                    room: room.clone(),
-                    complete,
-                    events,
-                })
-            });
-            for read in join_all(reads).await {
-                missed.push(read?);
-            }
-        }
-        Ok(missed)
-    }
-}
-
-/// What a room had that a client did not get.
-pub(crate) struct Missed {
-    pub(crate) room: Room,
-    pub(crate) events: Vec<Arc<Broadcast>>,
-    /// Everything is there; otherwise the room had more than can be read.
-    pub(crate) complete: bool,
 }

@@ -4,17 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_bus::history::now;
-use carillon_bus::{HistoryError, StoredMessage};
-use carillon_protocol::before::Before;
+use carillon_bus::Limit;
 use carillon_protocol::doubt::Lack;
-use carillon_protocol::event::Event;
-use carillon_protocol::headers::name;
-use carillon_protocol::names::Room;
 
 use crate::client::Closing;
 use crate::delivery::walk;
-use crate::frame::Broadcast;
+use crate::history::History;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::namespace::Namespace;
@@ -24,8 +19,11 @@ use crate::room::{Cell, Repair};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts to read.
 const RETRY: Duration = Duration::from_millis(100);
-/// Most events that one repair reads.
-const MAX_EVENTS: usize = 10_000;
+/// Most that is read at once.
+const PAGE: Limit = Limit {
+    messages: 10_000,
+    bytes: 8 << 20,
+};
 
 impl Hub {
     /// Passes a barrier for a room whose members are held, and closes them where that takes longer than they can wait.
@@ -58,10 +56,7 @@ impl Hub {
         loop {
             // Before its first barrier a room has no member that lacks anything.
             let complete = cell.state.lock().complete.unwrap_or(up_to);
-            match self
-                .history(namespace, &cell.room, complete, up_to, MAX_EVENTS)
-                .await
-            {
+            match self.history(namespace, &cell.room, complete, up_to, PAGE).await {
                 Ok(read) => {
                     if !read.complete {
                         self.turn_away(cell);
@@ -179,68 +174,4 @@ impl Hub {
             });
         }
     }
-
-    /// Reads the events of a room with sequences in `(after, up_to]`, at most so many.
-    pub(crate) async fn history(
-        &self,
-        namespace: &Namespace,
-        room: &Room,
-        after: u64,
-        up_to: u64,
-        limit: usize,
-    ) -> Result<History, HistoryError> {
-        let subject = self.bus.subjects().event(&namespace.name, room);
-        let messages = self
-            .bus
-            .read(&namespace.stream.name, &subject, after, up_to, limit)
-            .await?;
-        let last = messages.last().map_or(after, |message| message.sequence);
-        Ok(History {
-            reached: if messages.len() < limit { up_to } else { last },
-            complete: is_complete(&messages, after, self.history_limit),
-            events: messages
-                .into_iter()
-                .filter_map(|message| replayed(namespace, room, message))
-                .collect(),
-        })
-    }
-}
-
-/// What was read of a room.
-pub(crate) struct History {
-    pub(crate) events: Vec<Arc<Broadcast>>,
-    /// Everything up to here was read.
-    pub(crate) reached: u64,
-    /// Nothing was evicted before it was read.
-    pub(crate) complete: bool,
-}
-
-/// Returns whether messages are all that a room had after a sequence, but for what has expired.
-fn is_complete(messages: &[StoredMessage], after: u64, history_limit: usize) -> bool {
-    let now = now();
-    let mut known = after;
-    for (index, message) in messages.iter().enumerate() {
-        let before = message.headers.get(name::BEFORE);
-        let is_lost = match before.and_then(|before| Before::from_header(before, message.sequence)) {
-            Some(before) => before.lost_after(known, now),
-            // Of a version that wrote no such header: as many as the history keeps may be more than it keeps.
-            None => index == 0 && messages.len() >= history_limit,
-        };
-        if is_lost {
-            return false;
-        }
-        known = message.sequence;
-    }
-    true
-}
-
-/// Makes an event of a stored message; markers are none.
-fn replayed(namespace: &Namespace, room: &Room, message: StoredMessage) -> Option<Arc<Broadcast>> {
-    if message.headers.get(name::MARKER).is_some() {
-        return None;
-    }
-    let event = Event::from_message(|header| message.headers.get(header), message.body.clone())?;
-    let set = message.headers.get(name::SET);
-    let expires = message.headers.get(name::TTL).is_some();
-    Some(namespace.broadcast(event, room, Some(message.sequence), set, expires))
 }

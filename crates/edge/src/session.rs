@@ -2,6 +2,7 @@
 
 mod cursor;
 mod deliver;
+mod replay;
 mod standing;
 
 use std::sync::Arc;
@@ -135,7 +136,7 @@ impl Session {
         let cursor = self.cursor.lock();
         let held = cursor.held.range(..=cursor.last);
         // Whoever goes on sends it before anything higher.
-        let held = held.map(|(sequence, held)| lack(&held.broadcast, *sequence, cursor.last + 1));
+        let held = held.map(|(sequence, held)| lack(held.event.room(), *sequence, cursor.last + 1));
         cursor.late.iter().cloned().chain(held).collect()
     }
 

@@ -15,8 +15,6 @@ use crate::view::View;
 pub(crate) struct Router {
     pub(crate) config: Config,
     pub(crate) session: Session,
-    /// Events kept per room.
-    pub(crate) max_per_room: u64,
     pub(crate) bus: Bus,
     pub(crate) streams: Streams,
     pub(crate) view: View,

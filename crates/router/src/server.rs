@@ -133,7 +133,6 @@ impl Server {
             leases: Arc::new(Leases::new(own, session.lease, floor)),
             records: bus.table(Bucket::Sessions),
             revoked: bus.table(Bucket::Revoked),
-            max_per_room: layout.history.max_per_room,
             config,
             session,
             streams,

@@ -4,14 +4,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use carillon_bus::{Bus, StoredMessage};
+use carillon_bus::{Bus, Limit, StoredMessage};
 use carillon_protocol::headers::{Headers, name};
 use serde_json::{Map, Value, json};
 
 use crate::shell::{self, Cluster};
 
 /// Letters read at once.
-const PART: usize = 200;
+const PART: Limit = Limit {
+    messages: 200,
+    bytes: 8 << 20,
+};
 /// How long a publisher may take to say that it lives.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Present where only the beginning of a body was kept.
@@ -197,32 +200,26 @@ impl<'a> Letters<'a> {
     }
 
     async fn find(&self, filter: &Filter) -> anyhow::Result<Vec<StoredMessage>> {
-        let (mut found, mut last) = (Vec::new(), 0);
-        loop {
-            let part = self
+        let (mut found, mut reached) = (Vec::new(), 0);
+        while reached < u64::MAX && found.len() < filter.limit {
+            let read = self
                 .bus
-                .read(&self.stream, &self.subjects, last, u64::MAX, PART)
-                .await?;
-            let is_last = part.len() < PART;
-            last = part.last().map_or(last, |letter| letter.sequence);
-            found.extend(
-                part.into_iter()
-                    .filter(|letter| has_reason(letter, filter.reason.as_deref())),
-            );
-            if is_last || found.len() >= filter.limit {
-                found.truncate(filter.limit);
-                return Ok(found);
-            }
+                .read(&self.stream, &self.subjects, reached, u64::MAX, PART);
+            let page = read.await?;
+            reached = page.reached;
+            let letters = page.messages.into_iter();
+            found.extend(letters.filter(|letter| has_reason(letter, filter.reason.as_deref())));
         }
+        found.truncate(filter.limit);
+        Ok(found)
     }
 
     async fn one(&self, sequence: u64) -> anyhow::Result<StoredMessage> {
         let before = sequence.checked_sub(1).context("numbers begin at 1")?;
-        let found = self
+        let read = self
             .bus
-            .read(&self.stream, &self.subjects, before, sequence, 1)
-            .await?;
-        let letter = found.into_iter().find(|letter| letter.sequence == sequence);
+            .read(&self.stream, &self.subjects, before, sequence, PART);
+        let letter = read.await?.messages.pop();
         letter.with_context(|| format!("there is no dead letter {sequence}"))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use carillon_bus::Bus;
+use carillon_bus::{Bus, Limit};
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::Room;
@@ -13,7 +13,10 @@ use serde_json::value::RawValue;
 use crate::shell::{self, Cluster, Place};
 
 /// Events read at once.
-const PART: usize = 500;
+const PART: Limit = Limit {
+    messages: 500,
+    bytes: 8 << 20,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -81,21 +84,21 @@ async fn history(bus: &Bus, place: &Place, since: u64) -> anyhow::Result<u64> {
     let stream = bus.stream_of(&subject).await?;
     let stream = stream.with_context(|| format!("no stream keeps the events of {}", place.namespace))?;
     let mut last = since;
-    loop {
-        let part = bus.read(&stream, &subject, last, u64::MAX, PART).await?;
-        for message in &part {
+    let mut reached = since;
+    while reached < u64::MAX {
+        let page = bus.read(&stream, &subject, reached, u64::MAX, PART).await?;
+        reached = page.reached;
+        for message in page.messages {
             print(
                 &place.room,
                 &message.headers,
-                message.body.clone(),
+                message.body,
                 Some(message.sequence),
             )?;
             last = message.sequence;
         }
-        if part.len() < PART {
-            return Ok(last);
-        }
     }
+    Ok(last)
 }
 
 fn print(room: &Room, headers: &Headers, body: bytes::Bytes, sequence: Option<u64>) -> anyhow::Result<()> {

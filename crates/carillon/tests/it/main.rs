@@ -8,6 +8,7 @@ mod environment;
 mod secrets;
 mod service;
 mod shell;
+mod stalled;
 mod survive;
 mod token;
 

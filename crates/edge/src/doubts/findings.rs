@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_bus::history::now;
-use carillon_bus::{Bucket, HistoryError, TableError};
+use carillon_bus::{Bucket, HistoryError, Limit, TableError};
 use carillon_protocol::doubt::{Findings, Lack};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names::Room;
@@ -160,10 +160,15 @@ impl Hub {
         let Some(last) = last.await?.first().map(|last| last.sequence.min(up_to)) else {
             return Ok(());
         };
+        let limit = Limit {
+            messages: MOST,
+            ..Limit::NONE
+        };
         let stored = self
             .bus
-            .read(&namespace.stream.name, &subject, read, last, MOST)
-            .await?;
+            .read(&namespace.stream.name, &subject, read, last, limit)
+            .await?
+            .messages;
         let mut known = namespace.doubts.known.lock();
         for message in stored {
             if let Ok(doubt) = serde_json::from_slice(&message.body) {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_bus::HistoryError;
 use carillon_protocol::doubt::{Doubt, Findings, Lack};
 use carillon_protocol::names::{Class, Room};
 use futures_util::future::join_all;
@@ -14,6 +15,7 @@ use super::findings::may_have_lived;
 use crate::delivery::session_cell;
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
+use crate::history::{PAGE, Past};
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::repair::PATIENCE;
@@ -116,12 +118,32 @@ impl Hub {
     }
 
     async fn give_room(
-        &self,
+        self: &Arc<Self>,
         namespace: &Namespace,
         returned: &Returned,
         findings: Option<&[Findings]>,
         doubt: u64,
     ) {
+        let sessions = &returned.sessions;
+        let given = match findings {
+            Some(findings) => self.give_lacking(namespace, returned, findings, doubt).await,
+            None => Err(HistoryError::Away),
+        };
+        if given.is_err() {
+            // They come back, and what they may lack is read then.
+            let close = |session: &Arc<Session>| session.client.close(Refused::Unavailable.closing());
+            sessions.iter().for_each(close);
+        }
+        sessions.iter().for_each(|session| session.release());
+    }
+
+    async fn give_lacking(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        returned: &Returned,
+        findings: &[Findings],
+        doubt: u64,
+    ) -> Result<(), HistoryError> {
         let Returned {
             cell,
             after,
@@ -129,23 +151,20 @@ impl Hub {
         } = returned;
         let up_to = sessions.iter().map(|session| session.resumed()).max();
         let up_to = up_to.unwrap_or(0);
-        let read = self
-            .history(namespace, &cell.room, *after, up_to, usize::MAX)
-            .await;
-        for session in sessions {
-            let resumed = session.resumed();
-            match (findings, &read) {
-                (Some(findings), Ok(read)) => {
-                    let lacking = |event: &&Arc<Broadcast>| may_lack(findings, event, resumed, doubt);
-                    for event in read.events.iter().filter(lacking) {
-                        session.replay(event.sequence.unwrap_or(0), event);
+        let mut reached = *after;
+        while reached < up_to {
+            let page = self.history(namespace, &cell.room, reached, up_to, PAGE).await?;
+            reached = page.reached;
+            for event in &page.events {
+                for session in sessions {
+                    if may_lack(findings, event, session.resumed(), doubt) {
+                        let sequence = event.sequence.unwrap_or(0);
+                        session.replay(self, sequence, Past::Read(Arc::clone(event)));
                     }
                 }
-                // It comes back, and what it may lack is read then.
-                _ => session.client.close(Refused::Unavailable.closing()),
             }
-            session.release();
         }
+        Ok(())
     }
 }
 

@@ -132,8 +132,8 @@ impl Hub {
             if !missed.complete {
                 return None;
             }
-            for event in &missed.events {
-                session.replay(event.sequence.unwrap_or(0), event);
+            for (sequence, event) in missed.events {
+                session.replay(self, sequence, event);
             }
         }
         Some(())

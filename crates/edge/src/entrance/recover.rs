@@ -92,8 +92,8 @@ impl Hub {
             tracing::info!(%sid, "session has missed more than the history gives, a new one begins");
             return Ok(None);
         }
-        for event in missed.iter().flat_map(|missed| &missed.events) {
-            session.replay(event.sequence.unwrap_or(0), event);
+        for (sequence, event) in missed.into_iter().flat_map(|missed| missed.events) {
+            session.replay(self, sequence, event);
         }
         session.open(after);
         guard.disarm();

@@ -46,8 +46,8 @@ impl Plain {
         let regained = self.hub.regain(&self.session, since, &topics).await?;
         opened.recovered &= regained.lost.is_empty();
         opened.lost.extend(regained.lost);
-        for event in &regained.events {
-            self.session.replay(event.sequence.unwrap_or(0), event);
+        for (sequence, event) in regained.events {
+            self.session.replay(&self.hub, sequence, event);
         }
         Ok(())
     }
@@ -94,7 +94,10 @@ impl Plain {
             for (room, oldest) in &regained.lost {
                 self.history_lost(room, *oldest);
             }
-            if !self.session.send_again(&regained.events, offset.sequence).await {
+            let sent = self
+                .session
+                .send_again(&self.hub, regained.events, offset.sequence);
+            if !sent.await {
                 return Err(refusal(UNAVAILABLE, "the history cannot be sent now"));
             }
         }

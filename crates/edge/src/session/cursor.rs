@@ -8,6 +8,7 @@ use carillon_protocol::doubt::Lack;
 use carillon_protocol::names::Room;
 
 use crate::frame::Broadcast;
+use crate::history::{Past, Stub};
 
 /// Lists of rooms that are remembered, so that a signal for several of a client's rooms comes once.
 const MAX_LISTS: usize = 32;
@@ -23,8 +24,10 @@ pub(super) struct Cursor {
     pub(super) holds: u32,
     /// Events that wait, by sequence.
     pub(super) held: BTreeMap<u64, Held>,
-    /// Bytes of those that came live, which are bounded; what is read of the history is by the reading.
+    /// Bytes of those that came live.
     pub(super) held_bytes: usize,
+    /// Bytes of those that were read of the history.
+    pub(super) past_bytes: usize,
     /// Somebody waits until the client has taken what it was sent of what is held.
     pub(super) draining: bool,
     /// Everything up to this sequence was delivered or is held: the client's offset once what is held has left.
@@ -56,14 +59,14 @@ pub(super) struct Kept {
 
 /// An event that waits.
 pub(super) struct Held {
-    pub(super) broadcast: Arc<Broadcast>,
+    pub(super) event: Past,
     pub(super) live: bool,
 }
 
 impl Cursor {
     /// Remembers an event that is sent after a higher one: a client that shows a higher offset than now has it.
     pub(super) fn sent_late(&mut self, broadcast: &Broadcast, sequence: u64) {
-        let late = lack(broadcast, sequence, self.last + 1);
+        let late = lack(&broadcast.room, sequence, self.last + 1);
         let full = self.late.len() >= MAX_LATE;
         match self
             .late
@@ -125,30 +128,51 @@ impl Cursor {
         sequence > self.last && self.held.range(self.last + 1..sequence).next().is_some()
     }
 
-    pub(super) fn hold(&mut self, sequence: u64, broadcast: &Arc<Broadcast>, live: bool) {
-        let entry = self.held.entry(sequence);
-        let Entry::Vacant(vacant) = entry else {
-            return;
-        };
-        if live {
-            self.held_bytes += broadcast.size();
+    pub(super) fn hold(&mut self, sequence: u64, event: Past, live: bool) {
+        if let Entry::Vacant(vacant) = self.held.entry(sequence) {
+            let held = vacant.insert(Held { event, live });
+            let (bytes, live) = (held.bytes(), held.live);
+            *self.bytes(live) += bytes;
         }
-        vacant.insert(Held {
-            broadcast: Arc::clone(broadcast),
-            live,
-        });
     }
 
     pub(super) fn uncount(&mut self, held: &Held) {
-        if held.live {
-            self.held_bytes = self.held_bytes.saturating_sub(held.broadcast.size());
+        let bytes = self.bytes(held.live);
+        *bytes = bytes.saturating_sub(held.bytes());
+    }
+
+    fn bytes(&mut self, live: bool) -> &mut usize {
+        if live {
+            &mut self.held_bytes
+        } else {
+            &mut self.past_bytes
+        }
+    }
+
+    /// Puts what was read again in the place of what waited for it.
+    pub(super) fn take_read(&mut self, wanted: &[(u64, Stub)], read: Vec<(u64, Arc<Broadcast>)>) {
+        for (sequence, _) in wanted {
+            self.held.remove(sequence);
+        }
+        for (sequence, event) in read {
+            self.hold(sequence, Past::Read(event), false);
         }
     }
 }
 
-pub(super) fn lack(broadcast: &Broadcast, sequence: u64, proof: u64) -> Lack {
+impl Held {
+    /// Returns how many bytes it keeps in memory.
+    fn bytes(&self) -> usize {
+        match &self.event {
+            Past::Read(broadcast) => broadcast.size(),
+            Past::Stored(_) => 0,
+        }
+    }
+}
+
+pub(super) fn lack(room: &Room, sequence: u64, proof: u64) -> Lack {
     Lack {
-        room: broadcast.room.clone(),
+        room: room.clone(),
         after: sequence - 1,
         up_to: sequence,
         proof,

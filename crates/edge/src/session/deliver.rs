@@ -5,8 +5,9 @@ use std::sync::Arc;
 use carillon_protocol::names::Room;
 
 use super::Session;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Held};
 use crate::frame::Broadcast;
+use crate::history::Past;
 use crate::metrics;
 use crate::turn::{Joined, Turn};
 
@@ -37,7 +38,7 @@ impl Session {
         };
         // What waits goes first, even if the hold has ended and nobody has come to send it yet.
         if cursor.holds > 0 || self.namespace.is_held() || !cursor.held.is_empty() {
-            cursor.hold(sequence, broadcast, true);
+            cursor.hold(sequence, Past::Read(Arc::clone(broadcast)), true);
             if cursor.held_bytes > self.namespace.queue_limit {
                 drop(cursor);
                 self.client.overflow();
@@ -125,27 +126,12 @@ impl Session {
         self.flush(&mut cursor);
     }
 
-    /// Holds everything back for a subscription, the topic's signals too, until [`Session::end_replay`].
-    pub(crate) fn begin_replay(&self, topic: &Room) {
-        let mut cursor = self.cursor.lock();
-        cursor.holds += 1;
-        cursor.keep_signals(Some(topic)).reading = true;
-    }
-
-    /// Lets what waited for a subscription leave: the rest of its history, then signals.
-    pub(crate) fn end_replay(self: &Arc<Self>) {
-        if let Some(kept) = &mut self.cursor.lock().kept {
-            kept.reading = false;
-        }
-        self.release();
-    }
-
     /// Sends what waited, if nothing holds it any more.
     pub(crate) fn release_namespace(self: &Arc<Self>) {
         self.flush(&mut self.cursor.lock());
     }
 
-    fn flush(self: &Arc<Self>, cursor: &mut Cursor) {
+    pub(super) fn flush(self: &Arc<Self>, cursor: &mut Cursor) {
         self.flush_held(cursor);
         let signals = cursor.take_kept();
         if signals.is_empty() {
@@ -168,8 +154,8 @@ impl Session {
                 }
                 return;
             };
-            let size = next.broadcast.size();
-            if !self.client.has_room(size) {
+            let size = next.event.size();
+            if matches!(next.event, Past::Stored(_)) || !self.client.has_room(size) {
                 return self.go_on_when_drained(cursor, size);
             }
             self.client.cork();
@@ -178,10 +164,13 @@ impl Session {
         }
     }
 
-    /// Writes what waits, as far as there is room for it.
+    /// Writes what waits, as far as it was read and there is room for it.
     fn write_held(&self, cursor: &mut Cursor) {
         while let Some(next) = cursor.held.first_entry() {
-            if !self.client.has_room(next.get().broadcast.size()) {
+            let Past::Read(broadcast) = next.get().event.clone() else {
+                return;
+            };
+            if !self.client.has_room(broadcast.size()) {
                 return;
             }
             let (sequence, held) = next.remove_entry();
@@ -190,29 +179,8 @@ impl Session {
             let verified = cursor.verified;
             let is_last = cursor.held.keys().next().is_none_or(|next| *next > verified);
             let proof = if is_last { verified } else { 0 };
-            self.write_durable(None, cursor, sequence, &held.broadcast, proof);
+            self.write_durable(None, cursor, sequence, &broadcast, proof);
         }
-    }
-
-    /// Sends the rest of what waits once the client has taken some: a long history is not a slow client.
-    fn go_on_when_drained(self: &Arc<Self>, cursor: &mut Cursor, size: usize) {
-        if std::mem::replace(&mut cursor.draining, true) {
-            return;
-        }
-        let session = Arc::clone(self);
-        tokio::spawn(async move {
-            let drained = session.client.drained(size).await;
-            let mut cursor = session.cursor.lock();
-            cursor.draining = false;
-            if session.has_ended() {
-                return;
-            }
-            if drained {
-                session.flush(&mut cursor);
-            } else {
-                session.client.overflow();
-            }
-        });
     }
 
     /// Drops what came live since the rooms were entered and the client already has: this edge may be behind the one
@@ -220,72 +188,13 @@ impl Session {
     pub(crate) fn drop_heard(&self, rooms: &[(Room, u64)]) {
         let mut cursor = self.cursor.lock();
         let Cursor { held, held_bytes, .. } = &mut *cursor;
-        held.retain(|sequence, event| {
-            let room = &event.broadcast.room;
-            let heard = |(known, up_to): &(Room, u64)| known == room && sequence <= up_to;
-            let keep = !event.live || !rooms.iter().any(heard);
+        held.retain(|sequence, Held { event, live }| {
+            let heard = |(room, up_to): &(Room, u64)| room == event.room() && sequence <= up_to;
+            let keep = !*live || !rooms.iter().any(heard);
             if !keep {
-                *held_bytes = held_bytes.saturating_sub(event.broadcast.size());
+                *held_bytes = held_bytes.saturating_sub(event.size());
             }
             keep
         });
-    }
-
-    /// Adds an event of the history to what waits, unless the client was sent it again before; the session must be held.
-    pub(crate) fn replay(&self, sequence: u64, broadcast: &Arc<Broadcast>) {
-        if broadcast.excludes(self.sid.as_str()) {
-            return;
-        }
-        let mut cursor = self.cursor.lock();
-        if sequence > self.resumed() || cursor.replayed_below.insert(sequence) {
-            cursor.hold(sequence, broadcast, false);
-        }
-    }
-
-    /// Sends events again that the client may have: a subscription with `since`. The session must be held. `false` if
-    /// the client takes no more.
-    ///
-    /// Whoever is cut off goes on from the offset of the last one that came, so each has its own sequence, and only
-    /// the last one the client's offset. Those above this offset wait where other rooms' events wait before them.
-    pub(crate) async fn send_again(&self, broadcasts: &[Arc<Broadcast>], after: u64) -> bool {
-        let events: Vec<_> = broadcasts
-            .iter()
-            .filter(|broadcast| !broadcast.excludes(self.sid.as_str()))
-            .filter_map(|broadcast| Some((broadcast.sequence?, broadcast)))
-            .collect();
-        let mut rest = &events[..];
-        let mut offset = after;
-        while let Some((_, next)) = rest.first() {
-            if !self.client.drained(next.size()).await {
-                self.client.overflow();
-                return false;
-            }
-            let mut cursor = self.cursor.lock();
-            self.client.cork();
-            while let Some(((sequence, broadcast), others)) = rest.split_first() {
-                if cursor.has_waiting_before(*sequence) {
-                    for (sequence, broadcast) in std::mem::take(&mut rest) {
-                        cursor.hold(*sequence, broadcast, false);
-                    }
-                    break;
-                }
-                if !self.client.has_room(broadcast.size()) {
-                    break;
-                }
-                rest = others;
-                if let Some(held) = cursor.held.remove(sequence) {
-                    cursor.uncount(&held);
-                }
-                cursor.last = cursor.last.max(*sequence);
-                offset = offset.max(*sequence);
-                let is_followed = others.first().is_some_and(|(next, _)| *next <= cursor.last);
-                if !is_followed {
-                    offset = offset.max(cursor.last);
-                }
-                self.write(None, broadcast, offset);
-            }
-            self.client.uncork();
-        }
-        true
     }
 }

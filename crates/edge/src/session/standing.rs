@@ -88,7 +88,7 @@ impl Session {
         // A room is complete up to what waits here, but the client is not.
         let cursor = self.cursor.lock();
         for (sequence, held) in &cursor.held {
-            if let Some(up_to) = heard.get_mut(&held.broadcast.room) {
+            if let Some(up_to) = heard.get_mut(held.event.room()) {
                 *up_to = (*up_to).min(sequence.saturating_sub(1));
             }
         }

@@ -1,5 +1,6 @@
 //! What the limit of a room evicts is told, whatever else expires; what only expires is not.
 
+use carillon_bus::Limit;
 use carillon_bus::history::now;
 use carillon_protocol::before::Before;
 use carillon_protocol::headers::{Headers, name};
@@ -44,8 +45,12 @@ impl<'a> Line<'a> {
         let room = Room::new(self.room).unwrap();
         let subject = self.stage.bus.subjects().event(&Namespace::main(), &room);
         wait::until_true(format!("{count} messages are left"), PATIENCE, async || {
-            let stored = self.stage.bus.read(stream, &subject, 0, u64::MAX, 1000).await;
-            stored.is_ok_and(|stored| stored.len() == count)
+            let stored = self
+                .stage
+                .bus
+                .read(stream, &subject, 0, u64::MAX, Limit::NONE)
+                .await;
+            stored.is_ok_and(|stored| stored.messages.len() == count)
         })
         .await;
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use carillon_bus::Limit;
 use carillon_protocol::headers::{Headers, name};
 use carillon_testkit::wait;
 use serde_json::json;
@@ -61,11 +62,10 @@ async fn killed_stream_leaders_lose_repeat_and_disorder_nothing() {
         let subject = ["rt.event.main.r.a".to_owned()];
         let last = stage.bus.last("RT_EVENTS", &subject, 0).await.ok()?.pop()?;
         (last.body == (COUNT - 1).to_string()).then_some(())?;
-        stage
+        let read = stage
             .bus
-            .read("RT_EVENTS", &subject[0], 0, last.sequence, COUNT * 2)
-            .await
-            .ok()
+            .read("RT_EVENTS", &subject[0], 0, last.sequence, Limit::NONE);
+        Some(read.await.ok()?.messages)
     })
     .await;
     is_numbered(&stored, COUNT);

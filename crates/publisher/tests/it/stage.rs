@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_auth::{Authorizer, Verifier};
-use carillon_bus::{Bus, Layout, StoredMessage};
+use carillon_bus::{Bus, Layout, Limit, StoredMessage};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
 use carillon_publisher::{Config, Server, Setup};
@@ -152,9 +152,10 @@ impl<N> Stage<N> {
             return Vec::new();
         };
         self.bus
-            .read(stream, subject, 0, last.sequence, 1_000_000)
+            .read(stream, subject, 0, last.sequence, Limit::NONE)
             .await
             .unwrap()
+            .messages
     }
 
     /// Waits until a room of the main namespace has so many events, and returns them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_bus::durable::{Delivered, Durable, DurableError, Memory, Start};
-use carillon_bus::{Bucket, Lease, StoredMessage, Table, TableError};
+use carillon_bus::{Bucket, Lease, Limit, StoredMessage, Table, TableError};
 use carillon_protocol::names::{Class, Namespace};
 use futures_util::future::FutureExt;
 use futures_util::stream::StreamExt;
@@ -234,12 +234,9 @@ impl Follower {
         while let Some(first) = self.heard.front().filter(|first| ripe(first, self.heard.len())) {
             if !self.is_heard(&first.namespace, &first.user, first.sequence, first.time) {
                 let (after, up_to) = (first.sequence - 1, first.sequence);
-                let stored = self
-                    .router
-                    .bus
-                    .read(&self.stream, &first.subject, after, up_to, 1)
-                    .await;
-                for stored in stored.map_err(KeepError::from)? {
+                let bus = &self.router.bus;
+                let read = bus.read(&self.stream, &first.subject, after, up_to, Limit::NONE);
+                for stored in read.await.map_err(KeepError::from)?.messages {
                     keep(&self.router, &first.namespace, &first.user, stored).await?;
                 }
             }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_bus::{HistoryError, StoreError, StoredMessage};
+use carillon_bus::{HistoryError, Limit, StoreError, StoredMessage};
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::names::{Namespace, Room};
@@ -16,6 +16,12 @@ use serde_json::value::RawValue;
 use crate::metrics;
 use crate::router::Router;
 use crate::table;
+
+/// What is read at once of a user's events.
+const PAGE: Limit = Limit {
+    messages: 500,
+    bytes: 1 << 20,
+};
 
 /// Why an event was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -68,21 +74,21 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
         return Ok(());
     };
     // In a stream made anew nothing is older than the session.
-    let start = if record.epoch == stream.epoch {
+    let mut reached = if record.epoch == stream.epoch {
         record.start
     } else {
         0
     };
-    let most = usize::try_from(router.max_per_room).unwrap_or(usize::MAX);
-    let events = router
-        .bus
-        .read(&stream.name, &subject, start, last.sequence, most)
-        .await?;
-    let missed = events
-        .into_iter()
-        .filter(|event| is_missed(event.sequence, event.time));
-    for event in missed {
-        keep(router, &record.namespace, user, event).await?;
+    while reached < last.sequence {
+        let read = router
+            .bus
+            .read(&stream.name, &subject, reached, last.sequence, PAGE);
+        let page = read.await?;
+        reached = page.reached;
+        let events = page.messages.into_iter();
+        for event in events.filter(|event| is_missed(event.sequence, event.time)) {
+            keep(router, &record.namespace, user, event).await?;
+        }
     }
     Ok(())
 }

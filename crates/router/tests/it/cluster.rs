@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use carillon_auth::{ApiKeyConfig, Authorizer, Verifier};
-use carillon_bus::{Bucket, Bus, Layout, StoredMessage, Streams, Table, history, streams};
+use carillon_bus::{Bucket, Bus, Layout, Limit, StoredMessage, Streams, Table, history, streams};
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use carillon_protocol::ids::{EdgeId, Sid};
@@ -277,9 +277,10 @@ impl Cluster {
             return Vec::new();
         };
         self.bus
-            .read(stream, &subject, 0, last.sequence, 1000)
+            .read(stream, &subject, 0, last.sequence, Limit::NONE)
             .await
             .unwrap()
+            .messages
     }
 
     /// Returns the data of the events that are kept for an offline user.
