@@ -23,8 +23,6 @@ use crate::turn::{Joined, Run, Turn};
 const PROBE: u32 = u32::MAX;
 const SESSIONS: u32 = u32::MAX - 1;
 const DOUBTS: u32 = u32::MAX - 2;
-/// Events that may wait for a repair of one room.
-const MAX_PENDING: usize = 10_000;
 
 /// A subscription's id: 12 bits of the namespace, 20 of a generation, 32 of the room's slot.
 pub(crate) fn subscription_id(namespace: u16, generation: u32, slot: u32) -> u64 {
@@ -241,9 +239,7 @@ impl Hub {
                 });
             }
             if let Some(repair) = &mut state.repair {
-                if repair.pending.len() < MAX_PENDING {
-                    repair.pending.push_back((before, broadcast));
-                }
+                repair.pending.push(before, sequence, broadcast);
             } else {
                 state.advance(sequence, &broadcast);
                 due.push(broadcast);

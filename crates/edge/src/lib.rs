@@ -53,6 +53,7 @@ mod drain;
 mod history;
 mod lease;
 mod membership;
+mod pending;
 mod rebalance;
 mod recent;
 mod record;

@@ -62,13 +62,13 @@ impl Recent {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use carillon_protocol::event::{Event, Payload};
     use carillon_protocol::names::Room;
 
     use super::*;
 
-    fn event(sequence: u64, size: usize) -> Arc<Broadcast> {
+    pub(crate) fn event(sequence: u64, size: usize) -> Arc<Broadcast> {
         let event = Event {
             name: "e".to_owned(),
             payload: Payload::One(vec![b'1'; size].into()),

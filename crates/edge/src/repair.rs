@@ -120,21 +120,16 @@ impl Hub {
         if read.reached < up_to {
             return Some(up_to);
         }
-        while let Some((before, event)) = state
-            .repair
-            .as_mut()
-            .and_then(|repair| repair.pending.pop_front())
-        {
-            let sequence = event.sequence.unwrap_or(0);
-            if Some(sequence) <= state.complete {
-                continue;
+        loop {
+            let complete = state.complete;
+            match state.repair.as_mut()?.pending.next(complete) {
+                Ok(Some((sequence, event))) => {
+                    state.advance(sequence, &event);
+                    walk(None, &mut state, std::slice::from_ref(&event));
+                }
+                Ok(None) => break,
+                Err(up_to) => return Some(up_to),
             }
-            if Some(before) > state.complete {
-                state.repair.as_mut()?.pending.push_front((before, event));
-                return Some(before);
-            }
-            state.advance(sequence, &event);
-            walk(None, &mut state, std::slice::from_ref(&event));
         }
         if !events.is_empty() {
             tracing::info!(room = %cell.room, namespace = %namespace.name, events = events.len(), "room was repaired");

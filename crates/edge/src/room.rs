@@ -1,6 +1,6 @@
 //! Rooms of one namespace at this edge: who is in them, and how far each is complete.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::frame::Broadcast;
 use crate::members::Members;
+use crate::pending::Pending;
 use crate::recent::Recent;
 use crate::session::Session;
 
@@ -43,8 +44,7 @@ pub(crate) struct Repair {
     pub(crate) running: usize,
     /// The highest barrier that one of them passed: up to there everything was delivered or is held.
     pub(crate) barrier: u64,
-    /// Events with the sequence that each names as the one before it.
-    pub(crate) pending: VecDeque<(u64, Arc<Broadcast>)>,
+    pub(crate) pending: Pending,
     pub(crate) held: Vec<Arc<Session>>,
 }
 
