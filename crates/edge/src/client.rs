@@ -114,7 +114,12 @@ impl Client {
     }
 
     /// Sends a piece of several frames at the end of the turn; `false` where the transport takes single frames.
-    pub(crate) fn send_joined_in(self: &Arc<Self>, turn: &mut Turn, piece: &Chunk) -> bool {
+    pub(crate) fn send_joined_in(
+        self: &Arc<Self>,
+        turn: &mut Turn,
+        piece: &Chunk,
+        accepted: impl FnOnce() -> u64,
+    ) -> bool {
         let mut outbox = self.outbox.lock();
         if matches!(outbox.sink, Sink::Pull) {
             return false;
@@ -122,7 +127,9 @@ impl Client {
         if outbox.cork() {
             turn.touch(self);
         }
-        self.push_event(outbox, piece.clone(), &[], Overflow::CloseAndRecover);
+        let mut piece = piece.clone();
+        piece.accepted = accepted();
+        self.push_event(outbox, piece, &[], Overflow::CloseAndRecover);
         true
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Chunk {
     pub(crate) binary: bool,
     /// Set for what may be dropped when a queue is full: a number of its room.
     pub(crate) droppable: Option<u64>,
+    /// When the event was accepted, in milliseconds since 1970, if its way to the client is measured; or else 0.
+    pub(crate) accepted: u64,
 }
 
 impl Chunk {
@@ -47,6 +49,7 @@ impl Chunk {
             header: header.len() as u8,
             binary: matches!(opcode, Opcode::Binary),
             droppable: None,
+            accepted: 0,
         }
     }
 
@@ -62,6 +65,7 @@ impl Chunk {
             header: 0,
             binary: false,
             droppable: None,
+            accepted: 0,
         }
     }
 

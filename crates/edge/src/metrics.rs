@@ -120,40 +120,42 @@ pub(crate) fn recovered(done: bool) {
     counter!(RECOVERED, "recovered" => if done { "yes" } else { "no" }).increment(1);
 }
 
-/// Counts an event that was written to a client.
-pub(crate) fn sent(namespace: &Namespace, broadcast: &Broadcast) {
+/// Counts an event that is sent to a client; returns when it was accepted if its way is to be measured, or else 0.
+pub(crate) fn sent(namespace: &Namespace, broadcast: &Broadcast) -> u64 {
     namespace.counters.count(broadcast.sequence.is_some());
     // The first write of an event is measured, and one in sixteen of the others: a clock for each costs more than
     // the write of a small frame in a large room.
     if broadcast.is_untimed() || fastrand::u8(..16) == 0 {
-        latency(broadcast);
+        broadcast.event.time
+    } else {
+        0
     }
 }
 
-/// Counts events that were written to a client as one piece.
-pub(crate) fn sent_joined(namespace: &Namespace, events: &[std::sync::Arc<Broadcast>]) {
+/// Counts events that are sent to a client as one piece; returns when the one whose way is to be measured was accepted,
+/// or else 0.
+pub(crate) fn sent_joined(namespace: &Namespace, events: &[std::sync::Arc<Broadcast>]) -> u64 {
     let durable = events.iter().filter(|event| event.sequence.is_some()).count() as u64;
     namespace.counters.durable.increment(durable);
     namespace
         .counters
         .signals
         .increment(events.len() as u64 - durable);
-    for event in events {
-        if event.is_untimed() {
-            latency(event);
-        }
-    }
+    let untimed = events.iter().find(|event| event.is_untimed());
     // Of the others as often as one by one, for pieces of up to sixteen.
-    if usize::from(fastrand::u8(..16)) < events.len()
-        && let Some(event) = events.get(fastrand::usize(..events.len()))
-    {
-        latency(event);
-    }
+    let any = || {
+        let is_due = usize::from(fastrand::u8(..16)) < events.len();
+        events
+            .get(fastrand::usize(..events.len().max(1)))
+            .filter(|_| is_due)
+    };
+    untimed.or_else(any).map_or(0, |event| event.event.time)
 }
 
-fn latency(broadcast: &Broadcast) {
-    if broadcast.event.time > 0 {
-        let milliseconds = now().saturating_sub(broadcast.event.time);
+/// Records that an event which was accepted at a time, in milliseconds since 1970, has left for its client.
+pub(crate) fn left(accepted: u64) {
+    if accepted > 0 {
+        let milliseconds = now().saturating_sub(accepted);
         histogram!(LATENCY).record(milliseconds as f64 / 1000.0);
     }
 }

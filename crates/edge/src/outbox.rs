@@ -10,6 +10,7 @@ use std::sync::Arc;
 use carillon_service::settings::Overflow;
 
 use crate::frame::Chunk;
+use crate::metrics;
 use crate::socket::Socket;
 
 /// Most buffers of one `writev`.
@@ -73,7 +74,10 @@ impl Outbox {
             && let Sink::Socket(socket) = &self.sink
         {
             match socket.try_write(&chunk.bytes) {
-                Ok(written) if written == chunk.bytes.len() => return Sent::Done,
+                Ok(written) if written == chunk.bytes.len() => {
+                    metrics::left(chunk.accepted);
+                    return Sent::Done;
+                }
                 Ok(written) => self.written = written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The connection's task sees the same error when it reads.
@@ -179,6 +183,7 @@ impl Outbox {
                 }
                 written -= first.bytes.len();
                 self.bytes -= first.bytes.len();
+                metrics::left(first.accepted);
                 self.queue.pop_front();
             }
         }
@@ -197,6 +202,7 @@ impl Outbox {
             }
             size += chunk.bytes.len();
             self.bytes -= chunk.bytes.len();
+            metrics::left(chunk.accepted);
             taken.extend(self.queue.pop_front());
         }
         taken

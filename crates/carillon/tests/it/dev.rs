@@ -6,7 +6,7 @@ use std::time::Duration;
 use carillon_testkit::clients::{Driver, SioOptions};
 use carillon_testkit::nats::Server;
 use carillon_testkit::process::{Builder, Carillon, Signal};
-use carillon_testkit::{http, tokens, wait};
+use carillon_testkit::{http, net, tokens, wait};
 use serde_json::json;
 
 use crate::token::{claims, secret};
@@ -76,6 +76,52 @@ impl Dev {
         assert_eq!(addresses.len(), 5, "{}", self.printed);
         assert!(addresses.iter().all(answers));
         (addresses, self.nats_pid())
+    }
+}
+
+/// An edge in a process of its own.
+pub(crate) struct Edge {
+    pub(crate) process: Carillon,
+    pub(crate) listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Edge {
+    pub(crate) async fn over(nats: &Server) -> Self {
+        let (listen, admin) = (net::free_addr(), net::free_addr());
+        let process = carillon(["edge"])
+            .env("NATS_URL", nats.url())
+            .env("JWT_SECRET", tokens::DEV_SECRET)
+            .env("CARILLON_EDGE__LISTEN", listen.to_string())
+            .env("CARILLON_EDGE__ADMIN", admin.to_string())
+            .start();
+        process.wait_ready(admin, LIMIT).await;
+        Self {
+            process,
+            listen,
+            admin,
+        }
+    }
+
+    /// Adds up the values of a metric, whatever its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.admin);
+        let text = http::client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let of_it = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+        };
+        let values = text.lines().filter(of_it);
+        values
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
     }
 }
 

@@ -5,6 +5,7 @@
 mod check;
 mod dev;
 mod environment;
+mod latency;
 mod secrets;
 mod service;
 mod shell;

@@ -1,12 +1,12 @@
 use bytes::BytesMut;
 use carillon_testkit::nats::Server;
 use carillon_testkit::process::Carillon;
-use carillon_testkit::{http, net, tokens};
+use carillon_testkit::{http, tokens};
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::dev::Dev;
-use crate::{LIMIT, carillon};
+use crate::LIMIT;
+use crate::dev::{Dev, Edge};
 
 const CLIENTS: usize = 10;
 const EVENTS: usize = 100;
@@ -19,8 +19,8 @@ struct Reader {
 }
 
 impl Reader {
-    async fn connect(edge: &str, user: &str, since: &str) -> Self {
-        let url = format!("http://{edge}/sse?token={}&{since}", tokens::dev(user));
+    async fn connect(edge: &Edge, user: &str, since: &str) -> Self {
+        let url = format!("http://{}/sse?token={}&{since}", edge.listen, tokens::dev(user));
         let response = http::client().get(url).timeout(LIMIT).send().await.unwrap();
         assert_eq!(response.status(), 200);
         Self {
@@ -57,17 +57,8 @@ fn resident(process: &Carillon) -> usize {
 async fn clients_that_resume_and_read_nothing_do_not_fill_the_memory() {
     let nats = Server::start().await;
     let dev = Dev::over(&nats).await;
-    let (listen, admin) = (net::free_addr(), net::free_addr());
-    let edge = carillon(["edge"])
-        .env("NATS_URL", nats.url())
-        .env("JWT_SECRET", tokens::DEV_SECRET)
-        .env("CARILLON_EDGE__LISTEN", listen.to_string())
-        .env("CARILLON_EDGE__ADMIN", admin.to_string())
-        .start();
-    edge.wait_ready(admin, LIMIT).await;
-    let edge_address = listen.to_string();
-
-    let mut first = Reader::connect(&edge_address, "first", "").await;
+    let edge = Edge::over(&nats).await;
+    let mut first = Reader::connect(&edge, "first", "").await;
     let offset = first.next().await["offset"].as_str().unwrap().to_owned();
     drop(first);
     let publisher = format!("http://{}/v1/events", dev.addresses("publisher")[0]);
@@ -82,13 +73,13 @@ async fn clients_that_resume_and_read_nothing_do_not_fill_the_memory() {
         assert_eq!(stored.send().await.unwrap().status(), 202);
     }
 
-    let before = resident(&edge);
+    let before = resident(&edge.process);
     let mut readers = Vec::new();
     for number in 0..CLIENTS {
         let user = format!("user{number}");
-        readers.push(Reader::connect(&edge_address, &user, &format!("since={offset}")).await);
+        readers.push(Reader::connect(&edge, &user, &format!("since={offset}")).await);
     }
-    let grown = resident(&edge).saturating_sub(before);
+    let grown = resident(&edge.process).saturating_sub(before);
     // A queue for each, what is being read, and much for what nobody counts; everything would be far more.
     let bound = CLIENTS * (8 << 20);
     assert!(bound * 2 < CLIENTS * EVENTS * SIZE);

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use carillon_testkit::clients::{Driver, SioOptions};
 use carillon_testkit::nats::Server;
-use carillon_testkit::{http, net, tokens, wait};
+use carillon_testkit::{http, tokens, wait};
 use serde_json::{Value, json};
 
-use crate::dev::Dev;
+use crate::dev::{Dev, Edge};
 use crate::{LIMIT, carillon, run};
 
 /// What the contract gives presence after a crash.
@@ -15,14 +15,7 @@ const PRESENCE: Duration = Duration::from_secs(15);
 async fn a_killed_edge_is_noticed_and_the_others_go_on() {
     let nats = Server::start().await;
     let dev = Dev::over(&nats).await;
-    let (listen, admin) = (net::free_addr(), net::free_addr());
-    let edge = carillon(["edge"])
-        .env("NATS_URL", nats.url())
-        .env("JWT_SECRET", tokens::DEV_SECRET)
-        .env("CARILLON_EDGE__LISTEN", listen.to_string())
-        .env("CARILLON_EDGE__ADMIN", admin.to_string())
-        .start();
-    edge.wait_ready(admin, LIMIT).await;
+    let edge = Edge::over(&nats).await;
 
     let driver = Driver::start().await;
     let connect = |address| {
@@ -31,7 +24,7 @@ async fn a_killed_edge_is_noticed_and_the_others_go_on() {
             SioOptions::websocket(tokens::dev("42")),
         )
     };
-    let (stays, dies) = (connect(dev.addresses("edge")[0]), connect(listen));
+    let (stays, dies) = (connect(dev.addresses("edge")[0]), connect(edge.listen));
     let sid = stays.connected().await.sid;
     dies.connected().await;
     let who = async || -> Value {
@@ -57,7 +50,7 @@ async fn a_killed_edge_is_noticed_and_the_others_go_on() {
     .await;
     assert_eq!(user().await["connections"].as_array().unwrap().len(), 2);
 
-    edge.kill9();
+    edge.process.kill9();
     let members = wait::until("the end of one connection", PRESENCE, async || {
         let answer = who().await;
         (answer["count"] == 1).then(|| answer["members"].clone())

@@ -63,13 +63,13 @@ impl Session {
         let Some(piece) = joined.chunk(self.client.wire, &self.namespace.style) else {
             return false;
         };
-        if !self.client.send_joined_in(turn, piece) {
+        let measured = || metrics::sent_joined(&self.namespace, joined.events);
+        if !self.client.send_joined_in(turn, piece, measured) {
             return false;
         }
         if let Some((_, last)) = joined.range {
             cursor.last = last;
         }
-        metrics::sent_joined(&self.namespace, joined.events);
         true
     }
 
@@ -98,14 +98,14 @@ impl Session {
 
     pub(super) fn write(&self, turn: Option<&mut Turn>, broadcast: &Broadcast, last: u64) {
         let style = &self.namespace.style;
-        let (text, attachments) = broadcast.frame(self.client.wire, style).chunks(last, style.epoch);
+        let (mut text, attachments) = broadcast.frame(self.client.wire, style).chunks(last, style.epoch);
+        text.accepted = metrics::sent(&self.namespace, broadcast);
         match turn {
             Some(turn) => self
                 .client
                 .send_event_in(turn, text, attachments, broadcast.overflow),
             None => self.client.send_event(text, attachments, broadcast.overflow),
         }
-        metrics::sent(&self.namespace, broadcast);
     }
 
     /// Holds durable events back until the matching [`Session::release`].
