@@ -6,6 +6,7 @@ mod owner;
 mod queue;
 pub(crate) mod store;
 mod tails;
+mod voyage;
 
 use std::sync::Arc;
 

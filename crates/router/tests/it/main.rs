@@ -5,6 +5,7 @@
 mod announce;
 mod ask;
 mod cluster;
+mod edge;
 mod http;
 mod offline;
 mod orders;

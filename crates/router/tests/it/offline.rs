@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, LIMIT, settings};
 
 /// What a session that begins now writes.
-async fn fresh(cluster: &Cluster, edge: &crate::cluster::Edge, user: &str) -> Record {
+async fn fresh(cluster: &Cluster, edge: &crate::edge::Edge, user: &str) -> Record {
     Record {
         epoch: cluster.epoch(),
         start: cluster.now().await,
