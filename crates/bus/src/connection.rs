@@ -203,6 +203,11 @@ impl Bus {
         let _ = tokio::time::timeout(FLUSH, flushed).await;
     }
 
+    /// Stops listening to others, while there are clones; what is told before the end still leaves.
+    pub fn close(&self) {
+        self.inner.intake.close();
+    }
+
     /// Sends a request and waits for its first answer.
     pub async fn request(
         &self,

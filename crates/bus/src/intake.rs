@@ -31,7 +31,8 @@ pub(crate) struct Intake(Arc<Inner>);
 struct Inner {
     link: Link,
     routes: Arc<Routes>,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    _guard: DropGuard,
 }
 
 /// A message, with the status that the server may have given it.
@@ -108,8 +109,14 @@ impl Intake {
         Self(Arc::new(Inner {
             link,
             routes,
-            _stop: stop.drop_guard(),
+            _guard: stop.clone().drop_guard(),
+            stop,
         }))
+    }
+
+    /// Closes the link while there are clones.
+    pub(crate) fn close(&self) {
+        self.0.stop.cancel();
     }
 
     pub(crate) fn link(&self) -> &Link {

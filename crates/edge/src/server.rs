@@ -246,6 +246,8 @@ impl Server {
         stop.everything.cancel();
         let _ = tokio::time::timeout(LAST, tasks.stop()).await;
         let _ = tokio::time::timeout(LAST, serving).await;
+        // Connections that are not gone yet have clones of it.
+        hub.bus.close();
         failed.map_or(Ok(()), |name| Err(RunError(name)))
     }
 }
