@@ -129,12 +129,14 @@ impl Hub {
             Some(findings) => self.give_lacking(namespace, returned, findings, doubt).await,
             None => Err(HistoryError::Away),
         };
-        if given.is_err() {
-            // They come back, and what they may lack is read then.
-            let close = |session: &Arc<Session>| session.client.close(Refused::Unavailable.closing());
-            sessions.iter().for_each(close);
+        match given {
+            Ok(()) => sessions.iter().for_each(|session| session.release()),
+            // They come back, and what they may lack is read then; what was read already does not leave before.
+            Err(_) => {
+                let close = |session: &Arc<Session>| session.client.close(Refused::Unavailable.closing());
+                sessions.iter().for_each(close);
+            }
         }
-        sessions.iter().for_each(|session| session.release());
     }
 
     async fn give_lacking(

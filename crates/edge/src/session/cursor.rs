@@ -149,13 +149,14 @@ impl Cursor {
         }
     }
 
-    /// Puts what was read again in the place of what waited for it.
+    /// Puts what was read again in the place of what still waits for it, and forgets what has expired.
     pub(super) fn take_read(&mut self, wanted: &[(u64, Stub)], read: Vec<(u64, Arc<Broadcast>)>) {
+        let mut read: BTreeMap<u64, Arc<Broadcast>> = read.into_iter().collect();
         for (sequence, _) in wanted {
-            self.held.remove(sequence);
-        }
-        for (sequence, event) in read {
-            self.hold(sequence, Past::Read(event), false);
+            let waited = self.held.remove(sequence).is_some();
+            if let Some(event) = read.remove(sequence).filter(|_| waited) {
+                self.hold(*sequence, Past::Read(event), false);
+            }
         }
     }
 }
