@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::accept::{Seat, Slot};
 use crate::asks::Asks;
 use crate::frame::{Chunk, Wire};
 use crate::metrics;
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     heard: AtomicU64,
     parted: AtomicBool,
     wake: Notify,
+    /// Its place among the connections of its address and of the edge.
+    _place: Option<(Slot, Seat)>,
 }
 
 impl Client {
@@ -56,6 +59,16 @@ impl Client {
             heard: AtomicU64::new(now()),
             parted: AtomicBool::new(false),
             wake: Notify::new(),
+            _place: None,
+        }
+    }
+
+    /// Keeps the places that the connection has taken until it is gone.
+    #[must_use]
+    pub(crate) fn at(self, place: (Slot, Seat)) -> Self {
+        Self {
+            _place: Some(place),
+            ..self
         }
     }
 

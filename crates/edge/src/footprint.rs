@@ -14,13 +14,13 @@ use crate::user::User;
 fn an_idle_connection_is_small() {
     let (engine, plain) = crate::http::task_sizes();
     let sizes = [
-        ("task of a Socket.IO connection", engine, 640),
-        ("task of a plain connection", plain, 640),
+        ("task of a Socket.IO connection", engine, 408),
+        ("task of a plain connection", plain, 408),
         ("connection", size_of::<Connection>(), 256),
         ("client", size_of::<Client>(), 256),
         ("socket", size_of::<Socket>(), 48),
         ("conversation", size_of::<Conversation>(), 320),
-        ("session", size_of::<Session>(), 704),
+        ("session", size_of::<Session>(), 624),
         ("user", size_of::<User>(), 128),
         ("room", size_of::<Cell>(), 128),
     ];

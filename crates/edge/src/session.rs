@@ -85,7 +85,7 @@ impl Session {
 
     /// Notes what the client may lack until it shows a higher offset.
     pub(crate) fn may_lack(&self, lacks: Vec<Lack>) {
-        self.cursor.lock().late = lacks;
+        self.cursor.lock().rare().late = lacks;
     }
 
     /// Notes an offset that the client showed, of a connection that it had before.
@@ -137,7 +137,7 @@ impl Session {
         let held = cursor.held.range(..=cursor.last);
         // Whoever goes on sends it before anything higher.
         let held = held.map(|(sequence, held)| lack(held.event.room(), *sequence, cursor.last + 1));
-        cursor.late.iter().cloned().chain(held).collect()
+        cursor.late().iter().cloned().chain(held).collect()
     }
 
     /// Returns whether one of the session's rooms is being compared or repaired.

@@ -18,7 +18,6 @@ use crate::hub::Hub;
 use crate::metrics;
 use crate::outbox::Sink;
 use crate::plain::Plain;
-use crate::session::Session;
 use crate::socket::Socket;
 use crate::transport::websocket::{self, Connection, Heartbeat, Speaker};
 use crate::upgrade::{self, Offer};
@@ -43,7 +42,8 @@ impl Front {
             };
             let hub = &self.hub;
             let socket = Arc::new(upgraded.socket);
-            let client = client(hub, &socket, Wire::SocketIo, Transport::Websocket);
+            let place = (slot, upgraded.seat);
+            let client = client(hub, &socket, Wire::SocketIo, Transport::Websocket, place);
             let id = EngineId::of_edge(hub.id, rand::random());
             let conversation =
                 Conversation::new(Arc::clone(hub), Arc::clone(&client), shown, self.slots.clone());
@@ -51,7 +51,7 @@ impl Front {
             metrics::opened(Transport::Websocket);
             let connection = engine_connection(&conversation, socket, &upgraded.leftover);
             // A task of its own: this one has room for all that an upgrade needs.
-            tokio::spawn(keep_engine(connection, conversation, (slot, upgraded.seat)));
+            tokio::spawn(keep_engine(connection, conversation));
         });
         response
     }
@@ -91,19 +91,15 @@ impl Front {
             };
             let hub = &self.hub;
             let socket = Arc::new(upgraded.socket);
-            let client = client(hub, &socket, Wire::Json, Transport::Ws);
+            let client = client(hub, &socket, Wire::Json, Transport::Ws, (slot, upgraded.seat));
             metrics::opened(Transport::Ws);
             match Plain::open(hub, &client, user, since, &[]).await {
                 Ok(plain) => {
-                    let session = Arc::clone(&plain.session);
-                    let connection = plain_connection(plain, socket, &upgraded.leftover);
+                    let plain = Arc::new(plain);
+                    plain.session.occupy(place);
+                    let connection = plain_connection(&plain, socket, &upgraded.leftover);
                     // A task of its own: this one has room for all that opening a session needs.
-                    tokio::spawn(keep_plain(
-                        connection,
-                        Arc::clone(hub),
-                        session,
-                        (slot, place, upgraded.seat),
-                    ));
+                    tokio::spawn(keep_plain(connection, plain));
                 }
                 Err(refused) => {
                     let closing = refused.closing();
@@ -116,13 +112,19 @@ impl Front {
     }
 }
 
-fn client(hub: &Hub, socket: &Arc<Socket>, wire: Wire, transport: Transport) -> Arc<Client> {
+fn client(
+    hub: &Hub,
+    socket: &Arc<Socket>,
+    wire: Wire,
+    transport: Transport,
+    place: (Slot, Seat),
+) -> Arc<Client> {
     let limit = usize::try_from(hub.config.queue).unwrap_or(usize::MAX);
     let sink = Sink::Socket(Arc::clone(socket));
-    Arc::new(Client::new(wire, transport, sink, limit))
+    Arc::new(Client::new(wire, transport, sink, limit).at(place))
 }
 
-fn plain_connection(plain: Plain, socket: Arc<Socket>, leftover: &[u8]) -> Box<Connection> {
+fn plain_connection(plain: &Arc<Plain>, socket: Arc<Socket>, leftover: &[u8]) -> Box<Connection> {
     let config = &plain.hub.config;
     let interval = config.ws_ping_interval;
     let heartbeat = Heartbeat {
@@ -136,7 +138,7 @@ fn plain_connection(plain: Plain, socket: Arc<Socket>, leftover: &[u8]) -> Box<C
         client,
         socket,
         leftover,
-        Speaker::Json(Arc::new(plain)),
+        Speaker::Json(Arc::clone(plain)),
         heartbeat,
         max,
     ))
@@ -159,23 +161,30 @@ fn engine_connection(
     Box::new(Connection::new(client, socket, leftover, speaker, heartbeat, max))
 }
 
-/// Serves a client of `/ws` until it is gone; `_held` goes with it.
-async fn keep_plain(
-    mut connection: Box<Connection>,
-    hub: Arc<Hub>,
-    session: Arc<Session>,
-    _held: (Slot, Option<Slot>, Seat),
-) {
-    let closing = connection.serve().await;
-    Box::pin(hub.close_session(&session, &closing.reason, true)).await;
-    metrics::closed(Transport::Ws, closing.code);
+/// Serves a client of `/ws` until it is gone.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps each of its arguments twice"
+)]
+fn keep_plain(mut connection: Box<Connection>, plain: Arc<Plain>) -> impl Future<Output = ()> {
+    async move {
+        let closing = connection.serve().await;
+        Box::pin(plain.hub.close_session(&plain.session, &closing.reason, true)).await;
+        metrics::closed(Transport::Ws, closing.code);
+    }
 }
 
-/// Serves the WebSocket of an Engine.IO session until the client is gone; `_held` goes with it.
-async fn keep_engine(mut connection: Box<Connection>, conversation: Arc<Conversation>, _held: (Slot, Seat)) {
-    let closing = connection.serve().await;
-    Box::pin(conversation.end(&closing.reason)).await;
-    metrics::closed(Transport::Websocket, closing.code);
+/// Serves the WebSocket of an Engine.IO session until the client is gone.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps each of its arguments twice"
+)]
+fn keep_engine(mut connection: Box<Connection>, conversation: Arc<Conversation>) -> impl Future<Output = ()> {
+    async move {
+        let closing = connection.serve().await;
+        Box::pin(conversation.end(&closing.reason)).await;
+        metrics::closed(Transport::Websocket, closing.code);
+    }
 }
 
 /// Serves the WebSocket of an Engine.IO session that began with polling.
@@ -190,11 +199,8 @@ pub(crate) async fn serve_engine_socket(
 /// Returns the bytes of what [`keep_engine`] and [`keep_plain`] keep while a connection is idle.
 #[cfg(test)]
 pub(crate) fn task_sizes() -> (usize, usize) {
-    fn size_3<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+    fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
         size_of::<F>()
     }
-    fn size_4<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
-    (size_3(keep_engine), size_4(keep_plain))
+    (size(keep_engine), size(keep_plain))
 }

@@ -32,16 +32,22 @@ pub(super) struct Cursor {
     pub(super) draining: bool,
     /// Everything up to this sequence was delivered or is held: the client's offset once what is held has left.
     pub(super) verified: u64,
-    /// What was sent after a higher sequence, or what the client may lack from before it came here.
-    pub(super) late: Vec<Lack>,
-    /// What the client was sent from below the offset with which it came: several doubts may name the same event.
-    pub(super) replayed_below: BTreeSet<u64>,
     /// The client was greeted, and is sent signals.
     pub(super) greeted: bool,
     /// Signals that wait behind a history.
     pub(super) kept: Option<Box<Kept>>,
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What most clients never have.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// What was sent after a higher sequence, or what the client may lack from before it came here.
+    pub(super) late: Vec<Lack>,
+    /// What the client was sent from below the offset with which it came: several doubts may name the same event.
+    pub(super) replayed_below: BTreeSet<u64>,
     /// Lists of rooms of which the client got a signal, the latest last.
-    pub(super) lists: VecDeque<u64>,
+    lists: VecDeque<u64>,
     /// Signals that came while the session moves from edge to edge.
     pub(super) moving: Option<Vec<Arc<Broadcast>>>,
 }
@@ -64,30 +70,47 @@ pub(super) struct Held {
 }
 
 impl Cursor {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Returns what was sent late, or may be lacking.
+    pub(super) fn late(&self) -> &[Lack] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.late)
+    }
+
+    /// Returns the signals that came while the session moves, if it does.
+    pub(super) fn moving(&mut self) -> Option<&mut Vec<Arc<Broadcast>>> {
+        self.rare.as_mut()?.moving.as_mut()
+    }
+
+    /// Ends a move, and returns the signals that came meanwhile; `None` if the session does not move.
+    pub(super) fn moved(&mut self) -> Option<Vec<Arc<Broadcast>>> {
+        self.rare.as_mut()?.moving.take()
+    }
+
     /// Remembers an event that is sent after a higher one: a client that shows a higher offset than now has it.
     pub(super) fn sent_late(&mut self, broadcast: &Broadcast, sequence: u64) {
         let late = lack(&broadcast.room, sequence, self.last + 1);
-        let full = self.late.len() >= MAX_LATE;
-        match self
-            .late
-            .iter_mut()
-            .rfind(|known| full && known.room == late.room)
-        {
+        let known = &mut self.rare().late;
+        let full = known.len() >= MAX_LATE;
+        match known.iter_mut().rfind(|known| full && known.room == late.room) {
             Some(known) => known.widen(&late),
-            None => self.late.push(late),
+            None => known.push(late),
         }
     }
 
     /// Returns whether the client got another copy of a signal for a list of rooms, and notes this one.
     pub(super) fn has_copy(&mut self, signal: &Broadcast) -> bool {
         let Some(list) = signal.list else { return false };
-        if self.lists.contains(&list) {
+        let lists = &mut self.rare().lists;
+        if lists.contains(&list) {
             return true;
         }
-        if self.lists.len() >= MAX_LISTS {
-            self.lists.pop_front();
+        if lists.len() >= MAX_LISTS {
+            lists.pop_front();
         }
-        self.lists.push_back(list);
+        lists.push_back(list);
         false
     }
 

@@ -44,7 +44,7 @@ impl Session {
             return;
         }
         let mut cursor = self.cursor.lock();
-        if sequence > self.resumed() || cursor.replayed_below.insert(sequence) {
+        if sequence > self.resumed() || cursor.rare().replayed_below.insert(sequence) {
             self.hold_past(&mut cursor, hub, sequence, event);
         }
     }

@@ -48,20 +48,20 @@ impl Session {
             && !self.has_ended();
         if is_quiet {
             cursor.holds += 1;
-            cursor.moving = Some(Vec::new());
+            cursor.rare().moving = Some(Vec::new());
         }
         is_quiet
     }
 
     /// Goes on with a session that was held for another edge.
     pub(crate) fn thaw(self: &Arc<Self>) {
-        self.cursor.lock().moving = None;
+        self.cursor.lock().moved();
         self.release();
     }
 
     /// Returns what tells the signals from others that the client was sent since the session was held.
     pub(crate) fn signals(&self) -> Vec<u64> {
-        let moving = self.cursor.lock().moving.take().unwrap_or_default();
+        let moving = self.cursor.lock().moved().unwrap_or_default();
         moving.iter().map(|signal| fingerprint(signal)).collect()
     }
 
@@ -100,7 +100,7 @@ impl Session {
             warned: self.warned.load(Ordering::Relaxed),
             last: cursor.last,
             resumed: self.resumed(),
-            late: cursor.late.clone(),
+            late: cursor.late().to_vec(),
             heard,
         })
     }
@@ -111,8 +111,9 @@ impl Session {
         self.resume(standing.resumed);
         let mut cursor = self.cursor.lock();
         cursor.last = cursor.last.max(standing.last);
-        cursor.late.clone_from(&standing.late);
-        cursor.moving = Some(Vec::new());
+        let rare = cursor.rare();
+        rare.late.clone_from(&standing.late);
+        rare.moving = Some(Vec::new());
     }
 
     /// Opens the session at its new edge; signals that came in the meantime are sent, but for those that the former
@@ -120,7 +121,7 @@ impl Session {
     pub(crate) fn settle(&self, mut sent: Vec<u64>) {
         let mut cursor = self.cursor.lock();
         cursor.greeted = true;
-        let Some(signals) = cursor.moving.take() else {
+        let Some(signals) = cursor.moved() else {
             return;
         };
         for signal in signals {
@@ -137,7 +138,7 @@ impl Session {
 impl Cursor {
     /// Keeps a signal that comes while the session moves.
     pub(super) fn note_signal(&mut self, signal: &Arc<Broadcast>) {
-        if let Some(moving) = &mut self.moving
+        if let Some(moving) = self.moving()
             && moving.len() < MAX_SIGNALS
         {
             moving.push(Arc::clone(signal));
