@@ -4,7 +4,7 @@
 //! ([`client`], [`outbox`]) and its socket; what the frames mean is decided in [`conversation`] (Socket.IO) and
 //! [`plain`] (JSON). Either opens a [`session`] in a [`namespace`], by [`entrance`], which is where recovery
 //! happens. Deliveries come in by [`delivery`], per [`room`], and are repaired ([`repair`]) and verified
-//! ([`verify`]) there. What a client may do is decided by [`rules`] and carried out by [`actions`].
+//! ([`verify`]) there; what rooms had is read back by [`history`]. What a client may do is decided by [`rules`] and carried out by [`actions`].
 
 pub mod config;
 mod server;
