@@ -117,10 +117,14 @@ impl Hub {
     }
 
     async fn carry_out(self: &Arc<Self>, order: &Order) -> bool {
-        let session = self
-            .namespace(order.namespace.as_str())
-            .and_then(|namespace| namespace.session(order.sid));
-        let Some(session) = session else { return false };
+        let Some(namespace) = self.namespace(order.namespace.as_str()) else {
+            return false;
+        };
+        // What a client and backends are told of a connection begins with its greeting.
+        let is_ready = |session: &Session| order.order != OrderKind::Disconnect || session.is_greeted();
+        let Some(session) = namespace.session_when(order.sid, is_ready).await else {
+            return false;
+        };
         match (order.order, &order.room) {
             (OrderKind::Join, Some(room)) => {
                 let joined = self.join(&session, room).await.is_ok();
@@ -177,7 +181,8 @@ impl Hub {
         let answers = join_all(ask.sids.iter().map(|sid| {
             let payload = &payload;
             async move {
-                let Some(session) = namespace.session_at_rest(*sid).await else {
+                let at_rest = |session: &Session| session.is_greeted() && !session.client.asks.is_stopped();
+                let Some(session) = namespace.session_when(*sid, at_rest).await else {
                     return self.ask_elsewhere(ask, *sid).await;
                 };
                 let answer = session.ask(&ask.event, &ask.room, payload);
@@ -227,11 +232,11 @@ impl Hub {
 }
 
 impl Namespace {
-    /// Returns a session once it is not on its way to another edge; `None` where it is not here.
-    async fn session_at_rest(&self, sid: Sid) -> Option<Arc<Session>> {
+    /// Returns a session once it is ready: greeted, or not on its way to another edge; `None` where it is not here.
+    async fn session_when(&self, sid: Sid, is_ready: impl Fn(&Session) -> bool) -> Option<Arc<Session>> {
         loop {
             let session = self.session(sid)?;
-            if !session.client.asks.is_stopped() {
+            if is_ready(&session) {
                 return Some(session);
             }
             tokio::time::sleep(LOOK).await;

@@ -111,6 +111,11 @@ impl Session {
         cursor.keep_signals(None);
     }
 
+    /// Returns whether the client was greeted.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.cursor.lock().greeted
+    }
+
     /// Returns the highest sequence up to which the client misses nothing.
     pub(crate) fn offset(&self) -> Offset {
         let mut cursor = self.cursor.lock();

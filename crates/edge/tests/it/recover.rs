@@ -1,9 +1,14 @@
 use carillon_protocol::headers::Headers;
+use carillon_protocol::ids::Sid;
+use carillon_protocol::message::{Ask, Order, OrderKind};
+use carillon_protocol::names::{Namespace, Room};
 use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::tokens;
-use serde_json::json;
+use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
 
-use crate::stage::{Plan, Stage};
+use crate::moves::record;
+use crate::stage::{PATIENCE, Plan, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_recovered_at_another_edge_more_than_once() {
@@ -212,4 +217,74 @@ async fn an_offset_of_an_earlier_session_does_not_reach_behind_the_present_one()
     stage.publish("all", "end", json!(4)).await;
     client.next_event("end").await;
     client.assert_no_event("before");
+}
+
+/// While a backend decides about a room, the client is not back yet: what it is asked and told comes behind its greeting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_on_its_way_back_is_asked_and_disconnected_behind_its_greeting() {
+    let mut plan = Plan::default();
+    let namespace = json!({
+        "authz_timeout": "20s",
+        "rooms": [{ "pattern": "asked", "join": "nats" }],
+        "on": [{ "event": "join", "do": [{ "join": "{data}" }] }],
+    });
+    let namespace = serde_json::from_value(namespace).unwrap();
+    plan.namespaces.insert("/".to_owned(), namespace);
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let mut backend = stage.bus.subscribe("rt.authz.main", None).await.unwrap();
+    stage.bus.flush().await;
+    let allow = async |to: &str| {
+        let yes = json!({ "allow": true }).to_string();
+        stage.bus.publish(to, &Headers::new(), yes.into()).await.unwrap();
+    };
+    let client = stage
+        .driver
+        .sio(edge.url(), SioOptions::websocket(tokens::dev("42")));
+    let sid: Sid = client.connected().await.sid.parse().unwrap();
+    client.answer("question", json!(["answer"])).await;
+    let joined = client.emit_ack("join", json!(["asked"]));
+    let asked = async { allow(&backend.next().await.unwrap().reply.unwrap()).await };
+    tokio::join!(joined, asked);
+
+    let owner = record(&stage, sid.as_str()).await.owner;
+    let to_edge = stage.bus.subjects().edge(owner);
+    let ask = Ask {
+        namespace: Namespace::main(),
+        room: Room::of_session(sid),
+        event: "question".to_owned(),
+        payload: to_raw_value(&json!([])).unwrap(),
+        args: true,
+        sids: vec![sid],
+        timeout_ms: 20_000,
+    };
+    let order = Order {
+        order: OrderKind::Disconnect,
+        sid,
+        namespace: Namespace::main(),
+        room: None,
+        reason: None,
+    };
+    let ask = serde_json::to_vec(&ask).unwrap();
+    let order = serde_json::to_vec(&order).unwrap();
+    for (verb, body) in [("ask", ask), ("order", order)] {
+        client.cut();
+        assert_eq!(client.disconnected().await, "transport close");
+        let decide = backend.next().await.unwrap().reply.unwrap();
+        let subject = format!("{to_edge}.{verb}");
+        let headers = Headers::new();
+        let request = stage.bus.request(&subject, &headers, body.into(), PATIENCE);
+        let back = async {
+            stage.bus.flush().await;
+            allow(&decide).await;
+            assert!(client.connected().await.recovered);
+        };
+        let (reply, ()) = tokio::join!(request, back);
+        let reply: Value = serde_json::from_slice(&reply.unwrap().body).unwrap();
+        match verb {
+            "ask" => assert_eq!(reply["answers"][0]["data"], "answer"),
+            _ => assert_eq!(reply["done"], true),
+        }
+    }
+    assert_eq!(client.disconnected().await, "io server disconnect");
 }
