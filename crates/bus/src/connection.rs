@@ -165,6 +165,12 @@ impl Bus {
         self.inner.client.server_info().max_payload
     }
 
+    /// Returns whether the server is the only one: what it sends to one connection has no other way to go astray than
+    /// with that connection.
+    pub fn is_single(&self) -> bool {
+        self.inner.client.server_info().cluster.is_none()
+    }
+
     /// Sends a message that nobody acknowledges, behind every subscription that was made before.
     pub async fn publish(&self, subject: &str, headers: &Headers, body: Bytes) -> Result<(), PublishError> {
         let client = &self.inner.client;

@@ -17,7 +17,8 @@ use crate::pipeline::doubts::Doubts;
 use crate::pipeline::store::{Copy, Fate, Outcome, Shipment, Store};
 use crate::pipeline::tails::Tail;
 
-/// An acknowledgement after this time counts as late: its delivery is in doubt.
+/// An acknowledgement after this time counts as late: its delivery is in doubt, since another server may lead the stream
+/// by then, or have lost a part of what was sent to it.
 const LATE: Duration = Duration::from_secs(1);
 /// In place of the sequence of a batch's first message, which is known when the batch is stored.
 const BATCH: u64 = 1 << 62;
@@ -61,7 +62,8 @@ impl<'a> Voyage<'a> {
             let (begun, sent) = (Instant::now(), now());
             let error = match self.attempt(sent).await {
                 Ok(stored) => {
-                    if stored.duplicate || begun.elapsed() > LATE {
+                    let is_late = begun.elapsed() > LATE && !self.store.bus.is_single();
+                    if stored.duplicate || is_late {
                         self.doubt(Some(stored));
                     }
                     self.landed(stored, sent);
