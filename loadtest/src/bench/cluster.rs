@@ -32,8 +32,29 @@ pub(crate) struct Args {
     seconds: f64,
 }
 
+/// Says so where the kernel's table of connections is too small. It has one while there are rules that need it, such as
+/// Docker's, and drops what does not fit without an answer.
+fn warn_of_tracking(connections: usize) -> anyhow::Result<()> {
+    let read = |what: &str| -> Option<usize> {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{what}");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    let (Some(most), Some(now)) = (read("max"), read("count")) else {
+        return Ok(());
+    };
+    let needed = now + connections + connections / 10;
+    if needed > most {
+        say(&format!(
+            "the kernel tracks {most} connections at most and drops further ones: \
+             sysctl -w net.netfilter.nf_conntrack_max={needed}"
+        ))?;
+    }
+    Ok(())
+}
+
 /// Connects as many clients as asked, and tells how far it came.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    warn_of_tracking(args.connections)?;
     let servers = Servers::start(&args.machine, args.edges, args.heartbeat)?;
     let begun = Instant::now();
     let under = Under::Edges {
