@@ -228,14 +228,15 @@ impl Hub {
                 metrics::gap();
                 self.repair(namespace, cell, &mut state, before);
             }
-            let highest = namespace.has_come(sequence);
-            if sequence < highest {
+            let sent = namespace.highest_sent();
+            namespace.has_come(sequence);
+            if sequence < sent {
                 // Whoever left in between may show an offset above it.
                 namespace.doubts.found(Lack {
                     room: cell.room.clone(),
                     after: sequence - 1,
                     up_to: sequence,
-                    proof: highest + 1,
+                    proof: sent + 1,
                 });
             }
             if let Some(repair) = &mut state.repair {

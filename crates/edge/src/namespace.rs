@@ -45,6 +45,10 @@ pub(crate) struct Namespace {
     watermark: AtomicU64,
     /// The highest sequence that came.
     highest: AtomicU64,
+    /// What it was when the present hold began; without one, no bound.
+    before_hold: AtomicU64,
+    /// Taken to begin or end a hold.
+    holding: Mutex<()>,
 }
 
 impl Namespace {
@@ -80,6 +84,8 @@ impl Namespace {
             holds: AtomicUsize::new(1),
             watermark: AtomicU64::new(0),
             highest: AtomicU64::new(0),
+            before_hold: AtomicU64::new(0),
+            holding: Mutex::default(),
         }
     }
 
@@ -90,14 +96,23 @@ impl Namespace {
 
     /// Holds every session until the matching [`Namespace::release`].
     pub(crate) fn hold(&self) {
-        self.holds.fetch_add(1, Ordering::SeqCst);
+        let _guard = self.holding.lock();
+        if self.holds.fetch_add(1, Ordering::SeqCst) == 0 {
+            let highest = self.highest.load(Ordering::SeqCst);
+            self.before_hold.store(highest, Ordering::SeqCst);
+        }
     }
 
     /// Ends a hold, and sends what waited.
     pub(crate) fn release(&self) {
+        let guard = self.holding.lock();
+        if self.holds.load(Ordering::SeqCst) == 1 {
+            self.before_hold.store(u64::MAX, Ordering::SeqCst);
+        }
         let before = self
             .holds
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |holds| holds.checked_sub(1));
+        drop(guard);
         if before == Ok(1) {
             for session in self.sessions() {
                 session.release_namespace();
@@ -110,14 +125,15 @@ impl Namespace {
         self.watermark.load(Ordering::Relaxed)
     }
 
-    /// Notes that an event came, and returns the highest sequence that came before it.
-    pub(crate) fn has_come(&self, sequence: u64) -> u64 {
-        self.highest.fetch_max(sequence, Ordering::Relaxed)
+    /// Notes that an event came.
+    pub(crate) fn has_come(&self, sequence: u64) {
+        self.highest.fetch_max(sequence, Ordering::SeqCst);
     }
 
-    /// Returns the highest sequence that came.
-    pub(crate) fn highest(&self) -> u64 {
-        self.highest.load(Ordering::Relaxed)
+    /// Returns the highest sequence that a client may have been sent: what comes during a hold leaves behind it, in order.
+    pub(crate) fn highest_sent(&self) -> u64 {
+        let before_hold = self.before_hold.load(Ordering::SeqCst);
+        before_hold.min(self.highest.load(Ordering::SeqCst))
     }
 
     /// Notes that every room is complete up to a sequence.

@@ -91,7 +91,7 @@ impl Hub {
         let events = &read.events;
         let mut state = cell.state.lock();
         // Nobody who left this edge shows a higher offset than it has sent.
-        let proof = barrier.min(namespace.highest() + 1);
+        let proof = barrier.min(namespace.highest_sent() + 1);
         for event in events {
             let sequence = event.sequence.unwrap_or(0);
             if Some(sequence) > state.complete {
