@@ -181,3 +181,31 @@ impl Namespace {
         self.sessions.lock().len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_during_a_hold_was_sent_to_nobody() {
+        let settings = settings::Namespace::default();
+        let rules = Rules::compile("/", &settings).unwrap();
+        let stream = EventsStream {
+            name: "EVENTS".to_owned(),
+            epoch: 1,
+        };
+        let namespace = Namespace::new(0, names::Namespace::main(), settings, rules, stream, 1000);
+        assert_eq!(namespace.highest_sent(), 0);
+        namespace.release();
+        namespace.has_come(5);
+        assert_eq!(namespace.highest_sent(), 5);
+        namespace.hold();
+        namespace.hold();
+        namespace.has_come(9);
+        assert_eq!(namespace.highest_sent(), 5);
+        namespace.release();
+        assert_eq!(namespace.highest_sent(), 5);
+        namespace.release();
+        assert_eq!(namespace.highest_sent(), 9);
+    }
+}
