@@ -1,8 +1,10 @@
 //! One namespace at this edge: its rooms, its sessions, and how far its deliveries can be trusted.
 
+mod holds;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use carillon_bus::streams::EventsStream;
@@ -20,6 +22,7 @@ use crate::room::Rooms;
 use crate::rules::Rules;
 use crate::session::Session;
 use crate::verify::Trust;
+use holds::Holds;
 
 /// A namespace that clients can connect to.
 pub(crate) struct Namespace {
@@ -38,17 +41,9 @@ pub(crate) struct Namespace {
     /// Bytes of events that may be held for one connection.
     pub(crate) queue_limit: usize,
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
-    /// Reasons for which nothing durable is delivered: the link is down, deliveries are being verified, the
-    /// lease is lost.
-    holds: AtomicUsize,
+    holds: Holds,
     /// Everything up to this sequence has been delivered to its rooms.
     watermark: AtomicU64,
-    /// The highest sequence that came.
-    highest: AtomicU64,
-    /// What it was when the present hold began; without one, no bound.
-    before_hold: AtomicU64,
-    /// Taken to begin or end a hold.
-    holding: Mutex<()>,
 }
 
 impl Namespace {
@@ -80,40 +75,24 @@ impl Namespace {
             counters,
             queue_limit,
             sessions: Mutex::default(),
-            // The link is not verified yet.
-            holds: AtomicUsize::new(1),
+            holds: Holds::new(),
             watermark: AtomicU64::new(0),
-            highest: AtomicU64::new(0),
-            before_hold: AtomicU64::new(0),
-            holding: Mutex::default(),
         }
     }
 
     /// Returns whether durable events are held back.
     pub(crate) fn is_held(&self) -> bool {
-        self.holds.load(Ordering::SeqCst) > 0
+        self.holds.is_held()
     }
 
     /// Holds every session until the matching [`Namespace::release`].
     pub(crate) fn hold(&self) {
-        let _guard = self.holding.lock();
-        if self.holds.fetch_add(1, Ordering::SeqCst) == 0 {
-            let highest = self.highest.load(Ordering::SeqCst);
-            self.before_hold.store(highest, Ordering::SeqCst);
-        }
+        self.holds.begin();
     }
 
     /// Ends a hold, and sends what waited.
     pub(crate) fn release(&self) {
-        let guard = self.holding.lock();
-        if self.holds.load(Ordering::SeqCst) == 1 {
-            self.before_hold.store(u64::MAX, Ordering::SeqCst);
-        }
-        let before = self
-            .holds
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |holds| holds.checked_sub(1));
-        drop(guard);
-        if before == Ok(1) {
+        if self.holds.end() {
             for session in self.sessions() {
                 session.release_namespace();
             }
@@ -127,13 +106,12 @@ impl Namespace {
 
     /// Notes that an event came.
     pub(crate) fn has_come(&self, sequence: u64) {
-        self.highest.fetch_max(sequence, Ordering::SeqCst);
+        self.holds.has_come(sequence);
     }
 
     /// Returns the highest sequence that a client may have been sent: what comes during a hold leaves behind it, in order.
     pub(crate) fn highest_sent(&self) -> u64 {
-        let before_hold = self.before_hold.load(Ordering::SeqCst);
-        before_hold.min(self.highest.load(Ordering::SeqCst))
+        self.holds.highest_sent()
     }
 
     /// Notes that every room is complete up to a sequence.
@@ -179,33 +157,5 @@ impl Namespace {
     /// Returns how many sessions there are.
     pub(crate) fn count(&self) -> usize {
         self.sessions.lock().len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_during_a_hold_was_sent_to_nobody() {
-        let settings = settings::Namespace::default();
-        let rules = Rules::compile("/", &settings).unwrap();
-        let stream = EventsStream {
-            name: "EVENTS".to_owned(),
-            epoch: 1,
-        };
-        let namespace = Namespace::new(0, names::Namespace::main(), settings, rules, stream, 1000);
-        assert_eq!(namespace.highest_sent(), 0);
-        namespace.release();
-        namespace.has_come(5);
-        assert_eq!(namespace.highest_sent(), 5);
-        namespace.hold();
-        namespace.hold();
-        namespace.has_come(9);
-        assert_eq!(namespace.highest_sent(), 5);
-        namespace.release();
-        assert_eq!(namespace.highest_sent(), 5);
-        namespace.release();
-        assert_eq!(namespace.highest_sent(), 9);
     }
 }
