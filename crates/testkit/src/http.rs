@@ -15,3 +15,11 @@ pub fn client() -> Client {
         .build()
         .unwrap_or_else(|e| panic!("cannot build an http client: {e}"))
 }
+
+/// Reads a page, whatever its status.
+pub async fn text(url: &str) -> String {
+    let answered = async { client().get(url).send().await?.text().await };
+    answered
+        .await
+        .unwrap_or_else(|e| panic!("cannot read {url}: {e}"))
+}

@@ -105,15 +105,7 @@ impl Edge {
 
     /// Adds up the values of a metric, whatever its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.admin);
-        let text = http::client()
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = http::text(&format!("http://{}/metrics", self.admin)).await;
         let of_it = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with([' ', '{']))

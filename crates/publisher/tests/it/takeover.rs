@@ -202,8 +202,7 @@ async fn without_an_owner_events_wait_and_health_stays_good() {
     let client = carillon_testkit::http::client();
     let status = client.get(ready).send().await.unwrap().status();
     assert_eq!(status.as_u16(), 200, "a standby is ready");
-    let metrics = format!("http://{}/metrics", standby.admin);
-    let metrics = client.get(metrics).send().await.unwrap().text().await.unwrap();
+    let metrics = carillon_testkit::http::text(&format!("http://{}/metrics", standby.admin)).await;
     for name in [
         "publisher_lease_held{partition=\"0\"}",
         "publisher_store_retries_total",

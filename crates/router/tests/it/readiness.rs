@@ -68,14 +68,7 @@ async fn metrics_tell_what_the_router_sees() {
     assert_eq!(cluster.count("chat").await, 1);
     let url = format!("http://{}/metrics", router.admin);
     wait::until_true("the metrics are there", LIMIT, async || {
-        let text = carillon_testkit::http::client()
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = carillon_testkit::http::text(&url).await;
         [
             "router_sessions{state=\"live\"}",
             "# HELP router_edges_alive ",
