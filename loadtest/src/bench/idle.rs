@@ -10,56 +10,78 @@ use super::table::{Row, Target, median, quiet};
 use crate::load::Speech;
 use crate::usage::{self, Clock};
 
-/// Connections of a measurement of connects.
-const CLIENTS: usize = 4_000;
+/// Connections of a measurement of connects: enough for a second of work.
+const CLIENTS: usize = 16_000;
 /// More than one interval of heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(12);
 
 const SPEECHES: [(&str, Speech, f64); 2] = [("Socket.IO", Speech::SocketIo, 6.0), ("/ws", Speech::Ws, 4.0)];
 
-/// Measures connects per second.
+/// What connecting all clients showed.
+struct Entry {
+    per_second: f64,
+    /// Microseconds of the server's CPU for a connection.
+    cost: f64,
+}
+
+/// Measures connects per second, and what one costs the server alone: the clients and NATS have the other core.
 pub(super) fn connects(args: &Args, servers: &Servers) -> anyhow::Result<Vec<Row>> {
     let shape = Shape {
         clients: CLIENTS,
         is_room: false,
         bytes: 128,
     };
-    let once = |under: Under| -> anyhow::Result<(f64, f64)> {
+    let pids = [&servers.edges[0], &servers.writev.server].map(|server| server.process.pid());
+    let used = || -> anyhow::Result<f64> { pids.iter().map(|pid| usage::cpu(*pid)).sum() };
+    let once = |under: Under| -> anyhow::Result<(f64, Entry)> {
         rest(servers)?;
-        let clock = Clock::read(args.machine.server_core)?;
-        let begun = std::time::Instant::now();
-        let used = |servers: &Servers| -> anyhow::Result<f64> {
-            let edge = usage::cpu(servers.edges[0].process.pid())?;
-            Ok(edge + usage::cpu(servers.writev.server.process.pid())?)
-        };
-        let before = used(servers)?;
+        let (clock, before) = (Clock::read(args.machine.server_core)?, used()?);
         let (_driver, seconds) =
             Driver::connected(args.machine.load_core, &under.load(servers, shape), AT_ONCE)?;
-        let foreign = clock.foreign_since(used(servers)? - before)?;
-        debug_assert!(begun.elapsed().as_secs_f64() >= seconds);
-        Ok((CLIENTS as f64 / seconds, foreign))
+        let used = used()? - before;
+        let entry = Entry {
+            per_second: CLIENTS as f64 / seconds,
+            cost: used * 1e6 / CLIENTS as f64,
+        };
+        Ok((clock.foreign_since(used)?, entry))
     };
     let mut rows = Vec::new();
     for (what, speech, _) in SPEECHES {
         let mut takes = Vec::new();
         for _ in 0..args.rounds {
-            let (reference, disturbed) = once(Under::Writev)?;
-            let (edge, foreign) = once(Under::Edges { count: 1, speech })?;
+            let (disturbed, reference) = once(Under::Writev)?;
+            let (foreign, edge) = once(Under::Edges { count: 1, speech })?;
             takes.push((foreign.max(disturbed), (edge, reference)));
         }
         let (kept, disturbed) = quiet(takes);
-        rows.push(Row {
-            what: format!("connects/s with a token checked: {what}"),
-            measured: format!("{:.0}", median(kept.iter().map(|(edge, _)| *edge))),
+        let row = |name: &str, unit: &str, value: fn(&Entry) -> f64, target| Row {
+            what: format!("{name}: {what}"),
+            measured: format!("{:.0}{unit}", median(kept.iter().map(|(edge, _)| value(edge)))),
             reference: format!(
-                "{:.0} (writev)",
-                median(kept.iter().map(|(_, reference)| *reference))
+                "{:.0}{unit} (writev)",
+                median(kept.iter().map(|(_, reference)| value(reference)))
             ),
-            value: median(kept.iter().map(|(edge, reference)| edge / reference)),
+            value: median(
+                kept.iter()
+                    .map(|(edge, reference)| value(edge) / value(reference)),
+            ),
             unit: "",
-            target: Target::AtLeast(0.5),
+            target,
             disturbed,
-        });
+        };
+        let per_second = |entry: &Entry| entry.per_second;
+        rows.push(row(
+            "connects/s with a token checked",
+            "",
+            per_second,
+            Target::AtLeast(0.5),
+        ));
+        rows.push(row(
+            "CPU of the server for a connect",
+            " µs",
+            |entry| entry.cost,
+            Target::None,
+        ));
     }
     Ok(rows)
 }
