@@ -9,6 +9,7 @@ use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::Headers;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::config::Demo;
 use crate::signal;
@@ -58,14 +59,13 @@ impl Feed {
                 except: None,
                 time,
             };
-            let span = tracing::debug_span!("demo");
             let sent = signal::send(
                 &self.bus,
                 &self.settings.namespace,
                 &rooms,
                 &event,
                 &Headers::new(),
-                &span,
+                &Span::none(),
             )
             .await;
             if let Err(error) = sent {

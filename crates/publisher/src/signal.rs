@@ -48,16 +48,20 @@ pub(crate) async fn send(
 ) -> Result<(), PublishError> {
     let mut headers = event.headers();
     trace::pass_on(span, incoming, &mut headers);
-    let set = fastrand::u64(..);
-    for (index, room) in rooms.iter().enumerate() {
-        let mut headers = headers.clone();
-        if rooms.len() > 1 {
-            // A connection that is in several of the rooms takes the first copy only.
-            headers.push(name::SET, format!("{set:016x};{index};{}", rooms.len()));
-        }
+    if let [room] = rooms {
         let subject = bus.subjects().delivery(namespace, room);
         bus.publish(&subject, &headers, event.payload.json().clone())
             .await?;
+    } else {
+        // A connection that is in several of the rooms takes the first copy only.
+        let set = fastrand::u64(..);
+        for (index, room) in rooms.iter().enumerate() {
+            let copy = format!("{set:016x};{index};{}", rooms.len());
+            let headers = headers.clone().with(name::SET, copy);
+            let subject = bus.subjects().delivery(namespace, room);
+            bus.publish(&subject, &headers, event.payload.json().clone())
+                .await?;
+        }
     }
     metrics::signal();
     Ok(())
@@ -116,7 +120,7 @@ async fn take_in(bus: &Bus, checker: &Checker, arrival: Arrival<'_>) -> Option<A
             body: arrival.body.clone(),
         }));
     }
-    let span = tracing::info_span!("signal", %namespace);
+    let span = tracing::debug_span!("signal", %namespace);
     trace::join(&span, arrival.headers);
     let event = &accepted.draft.event;
     if let Err(error) = send(bus, namespace, &accepted.rooms, event, arrival.headers, &span).await {

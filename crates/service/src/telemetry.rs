@@ -59,7 +59,7 @@ pub fn start(config: &Config, service: &str) -> Result<Telemetry, StartError> {
         .with_tracer(provider.tracer("carillon"))
         .with_location(false)
         .with_threads(false)
-        .with_filter(filter_fn(is_traced));
+        .with_filter(filter_fn(is_traced(config.otlp_endpoint.is_some())));
     tracing_subscriber::registry()
         .with(traces)
         .with(logs(config))
@@ -105,8 +105,13 @@ fn trusted(config: &Config) -> Result<ClientTlsConfig, StartError> {
 }
 
 /// The exporter's own requests must not become spans that are exported in turn.
-fn is_traced(metadata: &Metadata<'_>) -> bool {
-    is_ours(metadata) && *metadata.level() <= Level::INFO
+///
+/// Spans of what is too frequent for anyone but a collector are at DEBUG, and without one they are not even made.
+fn is_traced(exported: bool) -> impl Fn(&Metadata<'_>) -> bool + use<> {
+    move |metadata| {
+        let frequent = exported && metadata.is_span() && *metadata.level() == Level::DEBUG;
+        is_ours(metadata) && (*metadata.level() <= Level::INFO || frequent)
+    }
 }
 
 fn logs<S>(config: &Config) -> Box<dyn Layer<S> + Send + Sync>

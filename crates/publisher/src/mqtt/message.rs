@@ -112,7 +112,7 @@ impl Writer<'_> {
     }
 
     async fn signal(&self, accepted: &Accepted) {
-        let span = tracing::info_span!("signal", namespace = %accepted.namespace);
+        let span = tracing::debug_span!("signal", namespace = %accepted.namespace);
         let event = &accepted.draft.event;
         let headers = Headers::new();
         let sent = signal::send(

@@ -64,7 +64,7 @@ async fn pass_on(bus: &Bus, delivered: &Delivered, accepted: Accepted) {
         draft,
         ..
     } = accepted;
-    let span = tracing::info_span!("signal", %namespace);
+    let span = tracing::debug_span!("signal", %namespace);
     trace::join(&span, &delivered.headers);
     let sent = signal::send(bus, &namespace, &rooms, &draft.event, &delivered.headers, &span).await;
     if let Err(error) = sent {
