@@ -150,13 +150,13 @@ impl Link {
 
     /// Waits while more waits to be written than the half of what may.
     pub(crate) async fn has_room(&self) {
-        loop {
+        let is_roomy = || self.0.waiting.lock().len() <= MAX_WAITING / 2;
+        while !is_roomy() {
             let mut taken = std::pin::pin!(self.0.taken.notified());
             taken.as_mut().enable();
-            if self.0.waiting.lock().len() <= MAX_WAITING / 2 {
-                return;
+            if !is_roomy() {
+                taken.await;
             }
-            taken.await;
         }
     }
 

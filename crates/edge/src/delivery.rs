@@ -6,7 +6,7 @@ use std::sync::Arc;
 use carillon_bus::{Deliveries, Delivery};
 use carillon_protocol::doubt::Lack;
 use carillon_protocol::event::Event;
-use carillon_protocol::headers::{self, name};
+use carillon_protocol::headers::{Fields, name};
 use carillon_protocol::names::Room;
 use carillon_service::telemetry;
 use parking_lot::Mutex;
@@ -119,7 +119,7 @@ impl Deliveries for Receiver {
 }
 
 fn sequence_of(delivery: &Delivery<'_>) -> Option<u64> {
-    headers::find(delivery.headers, name::SEQUENCE)?.parse().ok()
+    Fields::read(delivery.headers).number(name::SEQUENCE)
 }
 
 /// Returns the cell of a `session:` room of a connection at this edge, made at its first event.
@@ -161,24 +161,23 @@ impl Hub {
         cell: &Arc<Cell>,
         delivery: Delivery<'_>,
     ) {
-        let block = delivery.headers;
-        if headers::find(block, name::MARKER).is_some() {
+        let fields = Fields::read(delivery.headers);
+        if fields.get(name::MARKER).is_some() {
             return;
         }
-        let number = |header| headers::find(block, header).and_then(|text| text.parse::<u64>().ok());
-        let sequence = number(name::SEQUENCE);
-        let before = number(name::LAST_SEQUENCE).unwrap_or(0);
-        let Some(event) = Event::from_message(|header| headers::find(block, header), delivery.body) else {
+        let sequence = fields.number(name::SEQUENCE);
+        let before = fields.number(name::LAST_SEQUENCE).unwrap_or(0);
+        let Some(event) = Event::from_message(|header| fields.get(header), delivery.body) else {
             return;
         };
-        let set = headers::find(block, name::SET);
-        let expires = headers::find(block, name::TTL).is_some();
+        let set = fields.get(name::SET);
+        let expires = fields.get(name::TTL).is_some();
         let broadcast = namespace.broadcast(event, &cell.room, sequence, set, expires);
         // Only a traced event has a span: one for each would cost more than the delivery.
-        let span = headers::find(block, name::TRACEPARENT).map(|_| {
+        let span = fields.get(name::TRACEPARENT).map(|_| {
             let span =
                 tracing::info_span!("deliver", room = %cell.room, namespace = %namespace.name, sequence);
-            telemetry::adopt(&span, telemetry::extract(|header| headers::find(block, header)));
+            telemetry::adopt(&span, telemetry::extract(|header| fields.get(header)));
             span
         });
         let Some(turn) = turn else {

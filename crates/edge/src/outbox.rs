@@ -162,15 +162,21 @@ impl Outbox {
         let Sink::Socket(socket) = &self.sink else {
             return Ok(self.queue.is_empty());
         };
-        while !self.queue.is_empty() {
-            let mut slices: [IoSlice<'_>; BATCH] = std::array::from_fn(|_| IoSlice::new(&[]));
-            let mut count = 0;
-            for (slot, chunk) in slices.iter_mut().zip(&self.queue) {
-                let skip = if count == 0 { self.written } else { 0 };
-                *slot = IoSlice::new(&chunk.bytes[skip..]);
-                count += 1;
-            }
-            let mut written = match socket.try_write_vectored(&slices[..count]) {
+        while let Some(first) = self.queue.front() {
+            let first = &first.bytes[self.written..];
+            let written = if self.queue.len() == 1 {
+                socket.try_write(first)
+            } else {
+                let mut slices: [IoSlice<'_>; BATCH] = std::array::from_fn(|_| IoSlice::new(&[]));
+                slices[0] = IoSlice::new(first);
+                let mut count = 1;
+                for (slot, chunk) in slices[1..].iter_mut().zip(self.queue.iter().skip(1)) {
+                    *slot = IoSlice::new(&chunk.bytes);
+                    count += 1;
+                }
+                socket.try_write_vectored(&slices[..count])
+            };
+            let mut written = match written {
                 Ok(written) => written + self.written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),

@@ -1,5 +1,7 @@
 //! NATS message headers, as Carillon uses them: few, short, looked up by name.
 
+use smallvec::SmallVec;
+
 /// Names of the headers that Carillon writes or reads.
 pub mod name {
     /// The event's name, encoded as a subject token.
@@ -107,11 +109,28 @@ impl Headers {
     }
 }
 
-/// Looks a header up in the raw block of an `HMSG` without building anything.
-pub fn find<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
-    lines(block)
-        .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-        .and_then(|(_, value)| std::str::from_utf8(value).ok())
+/// The fields of a raw block of an `HMSG`, split once for several look-ups.
+pub struct Fields<'a>(SmallVec<[(&'a [u8], &'a [u8]); 12]>);
+
+impl<'a> Fields<'a> {
+    /// Splits a block into its fields, copying nothing.
+    pub fn read(block: &'a [u8]) -> Self {
+        Self(lines(block).collect())
+    }
+
+    /// Returns the first value of a header; names are compared without case.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        let found = self
+            .0
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// Returns a header as a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
 }
 
 /// Walks over the fields of a raw header block, past its version line.
@@ -139,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_raw_block_is_searched_without_case() {
-        let block = b"NATS/1.0\r\nNats-Sequence: 12\r\nX:\r\nbroken\r\nLast: a:b\r\n\r\n";
+        let find = |block, name| Fields::read(block).get(name);
+        let block: &[u8] = b"NATS/1.0\r\nNats-Sequence: 12\r\nX:\r\nbroken\r\nLast: a:b\r\n\r\n";
         assert_eq!(find(block, "nats-sequence"), Some("12"));
         assert_eq!(find(block, "X"), Some(""));
         assert_eq!(find(block, "last"), Some("a:b"));

@@ -2,6 +2,8 @@
 //!
 //! Source: the NATS protocol document, "Client Protocol".
 
+use std::fmt::{self, Write};
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use carillon_protocol::headers::Headers;
 
@@ -126,22 +128,12 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
 }
 
 pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str, queue: Option<&str>) {
-    for part in ["SUB ", subject, " "] {
-        buffer.put_slice(part.as_bytes());
-    }
-    if let Some(queue) = queue {
-        buffer.put_slice(queue.as_bytes());
-        buffer.put_u8(b' ');
-    }
-    for part in [itoa(id).as_str(), "\r\n"] {
-        buffer.put_slice(part.as_bytes());
-    }
+    let (space, queue) = queue.map_or(("", ""), |queue| (" ", queue));
+    put(buffer, format_args!("SUB {subject}{space}{queue} {id}\r\n"));
 }
 
 pub(super) fn unsubscribe(buffer: &mut BytesMut, id: u64) {
-    for part in ["UNSUB ", itoa(id).as_str(), "\r\n"] {
-        buffer.put_slice(part.as_bytes());
-    }
+    put(buffer, format_args!("UNSUB {id}\r\n"));
 }
 
 pub(super) fn publish(
@@ -151,18 +143,7 @@ pub(super) fn publish(
     headers: &Headers,
     body: &[u8],
 ) {
-    let mut block = String::new();
-    if !headers.is_empty() {
-        block.push_str("NATS/1.0\r\n");
-        for (name, value) in headers.iter() {
-            block.push_str(name);
-            block.push_str(": ");
-            // A value with a line break would end the header; nothing of ours has one.
-            block.extend(value.chars().filter(|char| !matches!(char, '\r' | '\n')));
-            block.push_str("\r\n");
-        }
-        block.push_str("\r\n");
-    }
+    let block = block(headers);
     buffer.put_slice(if block.is_empty() { b"PUB " } else { b"HPUB " });
     buffer.put_slice(subject.as_bytes());
     if let Some(reply) = reply {
@@ -170,16 +151,38 @@ pub(super) fn publish(
         buffer.put_slice(reply.as_bytes());
     }
     if !block.is_empty() {
-        buffer.put_slice(format!(" {}", block.len()).as_bytes());
+        put(buffer, format_args!(" {}", block.len()));
     }
-    buffer.put_slice(format!(" {}\r\n", block.len() + body.len()).as_bytes());
+    put(buffer, format_args!(" {}\r\n", block.len() + body.len()));
     buffer.put_slice(block.as_bytes());
     buffer.put_slice(body);
     buffer.put_slice(b"\r\n");
 }
 
-fn itoa(number: u64) -> String {
-    number.to_string()
+/// Returns the header block; without headers there is none.
+fn block(headers: &Headers) -> String {
+    let mut block = String::new();
+    if headers.is_empty() {
+        return block;
+    }
+    block.push_str("NATS/1.0\r\n");
+    for (name, value) in headers.iter() {
+        block.push_str(name);
+        block.push_str(": ");
+        if value.contains(['\r', '\n']) {
+            // A line break would end the header; nothing of ours has one.
+            block.extend(value.chars().filter(|char| !matches!(char, '\r' | '\n')));
+        } else {
+            block.push_str(value);
+        }
+        block.push_str("\r\n");
+    }
+    block.push_str("\r\n");
+    block
+}
+
+fn put(buffer: &mut BytesMut, text: fmt::Arguments<'_>) {
+    buffer.write_fmt(text).expect("a buffer grows");
 }
 
 #[cfg(test)]
