@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use carillon_protocol::clientjson;
 use carillon_protocol::event::{Draft, Event, Payload};
-use carillon_protocol::headers::{find, name};
+use carillon_protocol::headers::{Fields, name};
 use carillon_protocol::offset::Offset;
 use carillon_protocol::socketio::{self, encode};
 use carillon_protocol::websocket::{Decoder, Opcode, frame};
@@ -56,10 +56,11 @@ fn read_delivery(bencher: Bencher, size: usize) {
                   Nats-Sequence: 42\r\nNats-Last-Sequence: 41\r\n\r\n";
     let body = Bytes::from(data(size));
     bencher.counter(BytesCount::new(size)).bench(|| {
-        let sequence = find(black_box(block), name::SEQUENCE);
+        let fields = Fields::read(black_box(block));
+        let sequence = fields.number(name::SEQUENCE);
         (
             sequence,
-            Event::from_message(|header| find(block, header), body.clone()),
+            Event::from_message(|header| fields.get(header), body.clone()),
         )
     });
 }

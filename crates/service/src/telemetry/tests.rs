@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::*;
 
@@ -158,5 +159,26 @@ fn no_setting_brings_out_what_libraries_print_of_their_connections() {
         assert!(!text.contains("secret"), "{log}: {text}");
         assert!(text.contains("connected"), "{log}: {text}");
         assert_eq!(text.contains("ours"), log == "trace", "{log}: {text}");
+    }
+}
+
+#[test]
+fn frequent_spans_are_made_for_a_collector_alone() {
+    for exported in [false, true] {
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_span_events(FmtSpan::CLOSE)
+            .with_filter(filter_fn(is_traced(exported)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            drop(tracing::info_span!(target: "carillon_publisher", "seldom"));
+            drop(tracing::debug_span!(target: "carillon_publisher", "frequent"));
+            tracing::debug!(target: "carillon_publisher", "detail");
+            drop(tracing::info_span!(target: "h2", "foreign"));
+        });
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        let found = ["seldom", "frequent", "detail", "foreign"].map(|name| text.contains(name));
+        assert_eq!(found, [true, exported, false, false], "{text}");
     }
 }
