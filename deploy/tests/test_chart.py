@@ -119,6 +119,23 @@ class Rendering(unittest.TestCase):
         self.assertEqual(defaults["nats"]["config"]["cluster"]["replicas"], 3)
         self.assertEqual(environment(render().one("Deployment", "edge"))["NATS_URL"], "nats://rel-nats:4222")
 
+    def test_nats_is_reached_by_the_name_that_its_chart_gives_it(self):
+        for release, overrides, service in (
+            ("carillon", {}, "carillon-nats"),
+            # As Helm's own scaffold does it, a release that has the chart's name in its own gives it to the Service.
+            ("nats", {}, "nats"),
+            ("carillon-nats", {}, "carillon-nats"),
+            ("nats-eu", {"nameOverride": "mq"}, "nats-eu-mq"),
+            ("carillon", {"fullnameOverride": "mq"}, "mq"),
+        ):
+            objects = render({"nats": overrides}, release)
+            for component in SERVICES:
+                with self.subTest(release=release, overrides=overrides, service=component):
+                    self.assertEqual(environment(objects.one("Deployment", component))["NATS_URL"], f"nats://{service}:4222")
+                    rule = objects.one("NetworkPolicy", component)["spec"]["egress"][1]
+                    chosen = rule["to"][0]["podSelector"]["matchLabels"]
+                    self.assertEqual(chosen["app.kubernetes.io/name"], overrides.get("nameOverride", "nats"))
+
 
 class Clients(unittest.TestCase):
     def test_nothing_ties_a_client_to_an_edge(self):

@@ -50,8 +50,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* The Service of the dependency, as its chart names it. */}}
+{{- define "carillon.natsService" -}}
+{{- $nats := .Values.nats -}}
+{{- $name := $nats.nameOverride | default "nats" -}}
+{{- $own := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- ($nats.fullnameOverride | default $own) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
 {{- define "carillon.natsUrl" -}}
-{{- .Values.natsClient.url | default (printf "nats://%s-nats:%v" .Release.Name .Values.networkPolicy.natsPort) -}}
+{{- .Values.natsClient.url | default (printf "nats://%s:%v" (include "carillon.natsService" .) .Values.networkPolicy.natsPort) -}}
 {{- end -}}
 
 {{/* Text in a ConfigMap can be read by many. A path and a reference to a variable are no secrets. */}}
