@@ -1,11 +1,13 @@
 """What the tests of this folder share: paths, tools, and rendered charts."""
 
+import atexit
 import functools
 import json
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 import yaml
@@ -65,12 +67,20 @@ def merged(base, extra):
 
 
 @functools.cache
+def chart_alone():
+    """A copy of the chart without the dependency that `helm dependency update` may have put into it."""
+    folder = tempfile.TemporaryDirectory(prefix="carillon-chart-")
+    atexit.register(folder.cleanup)
+    return shutil.copytree(CHART, pathlib.Path(folder.name, CHART.name), ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+
+
+@functools.cache
 def chart():
     try:
         from helm_python import Chart
     except ImportError as missing:
         raise unittest.SkipTest("helm-python-sdk is not installed") from missing
-    return Chart.load(CHART)
+    return Chart.load(chart_alone())
 
 
 def render(overrides=None, name="rel"):
