@@ -50,7 +50,11 @@ const KNOWN: [&str; 26] = [
     "lifecycle_dropped",
 ];
 
-/// Describes every metric of the edge; the main ones are there from the start, so that a rate can be told of the first.
+/// Close codes of which many may come at once, as with a crash, an outage or a drain.
+const CLOSES: [&str; 7] = ["1000", "1001", "1002", "1006", "1008", "1012", "1013"];
+
+/// Describes every metric of the edge. Counters begin at zero: what one shows first is no rise to Prometheus, so the first
+/// storm, gap or loss after a start would not be told.
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "connections that are open, by transport");
     describe_counter!(ACCEPTED, "connections that were accepted, by transport");
@@ -87,6 +91,16 @@ pub(crate) fn describe() {
         Transport::Sse,
     ] {
         gauge!(CONNECTIONS, "transport" => transport.as_str()).increment(0.0);
+        counter!(ACCEPTED, "transport" => transport.as_str()).increment(0);
+    }
+    for code in CLOSES {
+        counter!(CLOSED, "code" => code).increment(0);
+    }
+    for done in [true, false] {
+        counter!(RECOVERED, "recovered" => yes_or_no(done)).increment(0);
+    }
+    for name in [GAPS, REPAIRED, RELEASED] {
+        counter!(name).increment(0);
     }
     for code in KNOWN {
         counter!(ERRORS, "code" => code).increment(0);
@@ -117,7 +131,11 @@ pub(crate) fn changed(from: Transport, to: Transport) {
 }
 
 pub(crate) fn recovered(done: bool) {
-    counter!(RECOVERED, "recovered" => if done { "yes" } else { "no" }).increment(1);
+    counter!(RECOVERED, "recovered" => yes_or_no(done)).increment(1);
+}
+
+fn yes_or_no(done: bool) -> &'static str {
+    if done { "yes" } else { "no" }
 }
 
 /// Counts an event that is sent to a client; returns when it was accepted if its way is to be measured, or else 0.

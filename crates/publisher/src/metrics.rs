@@ -19,6 +19,20 @@ const LEASE_HELD: &str = "publisher_lease_held";
 const MQTT_CONNECTED: &str = "publisher_mqtt_connected";
 const HTTP_REQUESTS: &str = "publisher_http_requests_total";
 
+/// The reasons of dead letters.
+const REFUSALS: [&str; 10] = [
+    "bad_event",
+    "bad_field",
+    "bad_rooms",
+    "bad_subject",
+    "no_event",
+    "not_json",
+    "not_storable",
+    "not_utf8",
+    "too_large",
+    "unknown_namespace",
+];
+
 /// Describes all metrics once the recorder is there; what can be counted begins at zero, so that a rate tells of the
 /// first, and a publisher that owns nothing says so.
 pub(crate) fn describe(partitions: u32, sources: usize) {
@@ -72,11 +86,25 @@ pub(crate) fn describe(partitions: u32, sources: usize) {
         "1 while this publisher reads from the broker"
     );
     describe_counter!(HTTP_REQUESTS, Unit::Count, "HTTP requests, by status");
-    for name in [STORED, SIGNALS, SIGNALS_LOST, DUPLICATES, EXPIRED, STORE_RETRIES] {
+    for name in [
+        STORED,
+        SIGNALS,
+        SIGNALS_LOST,
+        DUPLICATES,
+        EXPIRED,
+        STORE_RETRIES,
+        DOUBTS,
+    ] {
         counter!(name).increment(0);
+    }
+    for code in REFUSALS {
+        counter!(REFUSED, "code" => code).increment(0);
     }
     for way in ["http", "mqtt"] {
         accepted(way, 0);
+    }
+    for status in [200, 202, 400, 500, 503] {
+        counter!(HTTP_REQUESTS, "status" => status.to_string()).increment(0);
     }
     for partition in 0..partitions {
         gauge!(LEASE_HELD, "partition" => partition.to_string()).increment(0.0);

@@ -45,6 +45,9 @@ pub(crate) fn describe() {
     for kept in ["yes", "no"] {
         counter!(OFFLINE, "kept" => kept).increment(0);
     }
+    for bucket in ["edges", "sessions"] {
+        counter!(RESTARTS, "bucket" => bucket).increment(0);
+    }
     gauge!(OFFLINE_PENDING).increment(0.0);
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod dev;
 mod environment;
 mod latency;
+mod metrics;
 mod secrets;
 mod service;
 mod shell;

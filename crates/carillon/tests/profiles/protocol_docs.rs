@@ -152,6 +152,25 @@ fn every_code_is_in_the_document_and_every_code_of_the_document_exists() {
 }
 
 #[test]
+fn every_reason_of_a_dead_letter_is_counted_from_zero() {
+    let document = document();
+    let rows = table(&document, "Error codes");
+    let dead = rows
+        .iter()
+        .filter(|row| row[1].split(' ').any(|place| place == "D"));
+    let reasons: BTreeSet<&str> = dead.flat_map(|row| quoted(&row[0])).collect();
+    let sources = sources();
+    let (_, source) = sources
+        .iter()
+        .find(|(name, _)| name.ends_with("publisher/src/metrics.rs"))
+        .unwrap();
+    let counted: BTreeSet<&str> = between(source, "const REFUSALS: [&str;", "];")
+        .into_iter()
+        .collect();
+    assert_eq!(counted, reasons);
+}
+
+#[test]
 fn every_rule_is_held_by_a_test_that_exists() {
     let rows = table(&document(), "Socket.IO");
     assert!(rows.len() > 25, "{}", rows.len());
