@@ -1,3 +1,5 @@
+//! What `/metrics` shows from the start.
+
 use carillon_testkit::{http, nats::Server};
 
 use crate::dev::Dev;
@@ -29,11 +31,7 @@ async fn every_counter_is_there_before_it_counts() {
     let mut shown = String::new();
     for line in dev.printed.lines() {
         if let Some((_, admin)) = line.split_once("health and metrics ") {
-            let answer = http::client()
-                .get(format!("{}/metrics", admin.trim()))
-                .send()
-                .await;
-            shown += &answer.unwrap().text().await.unwrap();
+            shown += &http::text(&format!("{}/metrics", admin.trim())).await;
         }
     }
     let missing: Vec<_> = names
