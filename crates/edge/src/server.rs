@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_auth::Verifier;
-use carillon_bus::{Bucket, Bus, Link, Outgoing, Streams, TableError};
+use carillon_bus::{Bus, Link, Outgoing, Streams, TableError};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::names;
 use carillon_service::listen;
@@ -29,14 +29,11 @@ use crate::metrics;
 use crate::namespace::Namespace;
 use crate::origin::Origins;
 use crate::rules::{RuleError, Rules};
+use crate::ticket;
 use crate::tls::Tls;
 
 /// How long requests that were cut off may take to end.
 const LAST: Duration = Duration::from_millis(300);
-/// Name of the key in the bucket CLUSTER under which session ids are signed.
-const KEY: &str = "session.key";
-/// How long the edge waits at its start for a bucket to answer.
-const START: Duration = Duration::from_secs(60);
 
 /// What an edge is made of, beside the listener.
 pub struct Shared {
@@ -131,7 +128,7 @@ impl Server {
         let namespaces = namespaces(&shared)?;
         let listener = listen::bind("edge", shared.edge.listen, accept::BACKLOG)?;
         let address = listener.local_addr().map_err(|error| setting("listen", &error))?;
-        let key = session_key(&shared.bus).await.map_err(BindError::Key)?;
+        let key = ticket::key::read(&shared.bus).await.map_err(BindError::Key)?;
         let nats = shared.nats.clone();
         let mut shared = shared;
         shared.edge.listen = address;
@@ -299,22 +296,6 @@ fn namespaces(shared: &Shared) -> Result<Vec<Arc<Namespace>>, BindError> {
         )));
     }
     Ok(namespaces)
-}
-
-/// Reads the cluster's key, made by whichever edge is first.
-async fn session_key(bus: &Bus) -> Result<Vec<u8>, TableError> {
-    let table = bus.table(Bucket::Cluster);
-    loop {
-        if let Some(entry) = table.get_within(KEY, START).await? {
-            return Ok(entry.value.to_vec());
-        }
-        let random: [u8; 32] = rand::random();
-        match table.create(KEY, random.to_vec().into(), None).await {
-            // Without an answer the next read tells.
-            Ok(_) | Err(TableError::Conflict | TableError::Away) => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// Keeps the edge from being ready while NATS is away.

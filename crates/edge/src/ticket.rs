@@ -2,6 +2,8 @@
 //!
 //! It is the same at every reconnect, since the stock client compares it, and it recovers nothing for another user.
 
+pub(crate) mod key;
+
 use carillon_protocol::ids::Sid;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
