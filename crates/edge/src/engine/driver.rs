@@ -23,7 +23,7 @@ use crate::frame::Chunk;
 use crate::hub::Hub;
 use crate::metrics;
 use crate::outbox::Sink;
-use departure::Frozen;
+use departure::{Frozen, Wanted};
 
 /// Bytes of one answer, beyond its first packet.
 const MAX_ANSWER: usize = 128 * 1024;
@@ -52,6 +52,8 @@ struct Driver {
     relay: Option<(Relay, Arc<Neighbour>)>,
     /// The session is on its way to the relay's edge.
     frozen: Option<Frozen>,
+    /// It shall be, as soon as nothing waits for the client.
+    wanted: Option<Wanted>,
     pinged: Option<Instant>,
     ping_at: Instant,
 }
@@ -89,6 +91,7 @@ pub(super) async fn run(hub: Arc<Hub>, engine: Arc<Engine>, mut commands: mpsc::
         orphan: None,
         relay: None,
         frozen: None,
+        wanted: None,
         pinged: None,
         ping_at,
     };
@@ -118,6 +121,7 @@ impl Driver {
                 return Left::Closed(closing);
             }
             self.answer_with_what_waits();
+            self.freeze_if_wanted();
             if self.frozen.is_some() {
                 self.answer_with_nothing();
             }
@@ -174,13 +178,10 @@ impl Driver {
                 let changed = self.change_to(relay);
                 let _ = answer.send(changed);
             }
-            Command::Freeze { relay, answer } => {
-                let frozen = self.freeze(relay);
-                let _ = answer.send(frozen);
-            }
+            Command::Freeze { relay, answer } => self.freeze(relay, answer),
             Command::Thaw { relay } => self.thaw(Some(relay)),
             Command::Leave { relay, answer } => {
-                if self.relay.as_ref().is_some_and(|(current, _)| *current == relay) {
+                if self.is_relayed_by(relay) {
                     return Err(Left::Moved(answer));
                 }
                 let _ = answer.send(Err(RequestError::BadRequest));
@@ -220,7 +221,9 @@ impl Driver {
     fn deadline(&self) -> Instant {
         let timeout = self.hub.config.ping_timeout;
         let mut deadline = self.pinged.map_or(self.ping_at, |pinged| pinged + timeout);
-        for until in [self.frozen.as_ref().map(|frozen| frozen.until), self.orphan] {
+        let frozen = self.frozen.as_ref().map(|frozen| frozen.until);
+        let wanted = self.wanted.as_ref().map(|wanted| wanted.until);
+        for until in [frozen, wanted, self.orphan] {
             deadline = deadline.min(until.unwrap_or(deadline));
         }
         if let Some(until) = self.probing {

@@ -20,6 +20,16 @@ use crate::metrics;
 /// How long a session is held for another edge; after that it goes on here.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a session that shall be held may have something for its client: events that come without a pause leave
+/// moments in which nothing waits.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// A session that shall be held for another edge.
+pub(super) struct Wanted {
+    answer: oneshot::Sender<Answered>,
+    pub(super) until: Instant,
+}
+
 /// A session that is held for another edge.
 pub(super) struct Frozen {
     /// How it goes on there.
@@ -28,22 +38,36 @@ pub(super) struct Frozen {
 }
 
 impl Driver {
-    /// Holds the session, if nothing is under way, and describes it; the same again when it is asked again.
-    pub(super) fn freeze(&mut self, relay: Relay) -> Answered {
-        if self.relay.as_ref().is_none_or(|(current, _)| *current != relay) {
-            return Err(RequestError::BadRequest);
+    /// Holds the session as soon as nothing is under way, and describes it; the same again when it is asked again.
+    pub(super) fn freeze(&mut self, relay: Relay, answer: oneshot::Sender<Answered>) {
+        if !self.is_relayed_by(relay) {
+            let _ = answer.send(Err(RequestError::BadRequest));
+            return;
         }
+        self.wanted = Some(Wanted {
+            answer,
+            until: Instant::now() + MOMENT,
+        });
+    }
+
+    /// Holds the session if that is wanted and can be done now.
+    pub(super) fn freeze_if_wanted(&mut self) {
+        let Some(wanted) = self.wanted.take() else { return };
         if self.frozen.is_none() {
-            self.frozen = Some(self.hold().ok_or(RequestError::BadRequest)?);
+            self.frozen = self.hold();
         }
-        // The relay stops polling when its last poll was answered.
-        self.answer_with_nothing();
-        let body = self
-            .frozen
-            .as_ref()
-            .map(|frozen| frozen.handover.clone())
-            .unwrap_or_default();
-        Ok(Answer { body, last: false })
+        if let Some(frozen) = &self.frozen {
+            let body = frozen.handover.clone();
+            let _ = wanted.answer.send(Ok(Answer { body, last: false }));
+        } else if Instant::now() < wanted.until {
+            self.wanted = Some(wanted);
+        } else {
+            let _ = wanted.answer.send(Err(RequestError::BadRequest));
+        }
+    }
+
+    pub(super) fn is_relayed_by(&self, relay: Relay) -> bool {
+        self.relay.as_ref().is_some_and(|(current, _)| *current == relay)
     }
 
     fn hold(&mut self) -> Option<Frozen> {
@@ -68,9 +92,11 @@ impl Driver {
 
     /// Goes on with a session that was held.
     pub(super) fn thaw(&mut self, relay: Option<Relay>) {
-        let meant =
-            relay.is_none_or(|relay| self.relay.as_ref().is_some_and(|(current, _)| *current == relay));
-        if meant && self.frozen.take().is_some() {
+        if relay.is_some_and(|relay| !self.is_relayed_by(relay)) {
+            return;
+        }
+        self.wanted = None;
+        if self.frozen.take().is_some() {
             self.engine.conversation.thaw();
         }
     }

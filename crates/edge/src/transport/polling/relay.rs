@@ -60,7 +60,7 @@ struct Line<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The owner decides whether the session can move.
+    /// The owner decides whether the session can move: it does once it has nothing for the client.
     Asking,
     Frozen,
 }
@@ -175,7 +175,7 @@ impl Line<'_> {
     async fn send(&self, mut phase: watch::Receiver<Phase>) -> Result<(), Over> {
         loop {
             let number = self.pulls.fetch_add(1, Ordering::Relaxed);
-            match self
+            let had_nothing = match self
                 .hub
                 .poll(self.sid, Some(format!("pull-{number}")), Some(self.relay))
                 .await
@@ -185,13 +185,16 @@ impl Line<'_> {
                     if answer.last {
                         return Err(Over);
                     }
+                    answer.body.is_empty()
                 }
                 Err(_) => {
                     farewell(self.socket, close::RESTART, "the session's edge is gone").await;
                     return Err(Over);
                 }
-            }
-            let decided = phase.wait_for(|phase| *phase != Phase::Asking).await;
+            };
+            let decided = phase
+                .wait_for(|phase| !had_nothing || *phase != Phase::Asking)
+                .await;
             if decided.is_ok_and(|phase| *phase == Phase::Frozen) {
                 return Ok(());
             }
