@@ -260,7 +260,8 @@ impl Deliveries for Routes {
     fn deliver(&self, delivery: Delivery<'_>) {
         let mut table = self.table.lock();
         if delivery.id == ANSWERS {
-            let number = delivery.subject.rsplit('.').next();
+            let subject = delivery.subject();
+            let number = subject.rsplit('.').next();
             let number = number.and_then(|number| number.parse().ok());
             if let Some(waiting) = number.and_then(|number: u64| table.requests.remove(&number)) {
                 let _ = waiting.send(delivery.into());
@@ -304,10 +305,10 @@ impl From<Delivery<'_>> for Received {
         Self {
             status: Status::read(delivery.headers),
             message: Message {
-                subject: delivery.subject.to_owned(),
+                subject: delivery.subject().into_owned(),
                 reply: delivery.reply.map(str::to_owned),
                 headers: Headers::read(delivery.headers),
-                body: delivery.body,
+                body: Bytes::copy_from_slice(delivery.body),
             },
         }
     }

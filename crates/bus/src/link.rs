@@ -11,11 +11,12 @@ mod client;
 mod codec;
 mod dial;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use carillon_protocol::headers::Headers;
 use carillon_service::settings::Nats;
 use parking_lot::Mutex;
@@ -32,12 +33,18 @@ const MAX_WAITING: usize = 64 << 20;
 pub struct Delivery<'a> {
     /// The id that the subscription was made with.
     pub id: u64,
-    /// With replacement characters for what is not UTF-8.
-    pub subject: &'a str,
+    pub subject: &'a [u8],
     pub reply: Option<&'a str>,
     /// The raw header block, or nothing.
     pub headers: &'a [u8],
-    pub body: Bytes,
+    pub body: &'a [u8],
+}
+
+impl<'a> Delivery<'a> {
+    /// Returns the subject, with replacement characters for what is not UTF-8.
+    pub fn subject(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.subject)
+    }
 }
 
 /// What is done with what comes over a link. All calls come from the link's one task, in order.

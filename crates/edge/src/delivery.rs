@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use carillon_bus::{Deliveries, Delivery};
 use carillon_protocol::doubt::Lack;
 use carillon_protocol::event::Event;
@@ -85,7 +86,7 @@ impl Deliveries for Receiver {
             }
             SESSIONS => {
                 let subjects = self.hub.bus.subjects();
-                let address = subjects.read_classed("out", delivery.subject).ok();
+                let address = subjects.read_classed("out", &delivery.subject()).ok();
                 address.and_then(|address| session_cell(namespace, &address.room))
             }
             slot => namespace.rooms.of_subscription(slot as usize, delivery.id),
@@ -147,9 +148,9 @@ pub(crate) fn session_cell(namespace: &Arc<Namespace>, room: &Room) -> Option<Ar
 
 impl Hub {
     fn doubt_came(self: &Arc<Self>, namespace: &Arc<Namespace>, delivery: &Delivery<'_>) {
-        match (sequence_of(delivery), serde_json::from_slice(&delivery.body)) {
+        match (sequence_of(delivery), serde_json::from_slice(delivery.body)) {
             (Some(sequence), Ok(doubt)) => self.doubted(namespace, sequence, doubt),
-            _ => tracing::warn!(subject = delivery.subject, "a doubt cannot be read"),
+            _ => tracing::warn!(subject = %delivery.subject(), "a doubt cannot be read"),
         }
     }
 
@@ -167,7 +168,9 @@ impl Hub {
         }
         let sequence = fields.number(name::SEQUENCE);
         let before = fields.number(name::LAST_SEQUENCE).unwrap_or(0);
-        let Some(event) = Event::from_message(|header| fields.get(header), delivery.body) else {
+        // What keeps the event is not to keep all that was read with it.
+        let body = Bytes::copy_from_slice(delivery.body);
+        let Some(event) = Event::from_message(|header| fields.get(header), body) else {
             return;
         };
         let set = fields.get(name::SET);
@@ -308,7 +311,7 @@ pub(crate) fn walk(mut turn: Option<&mut Turn>, state: &mut State, events: &[Arc
 }
 
 fn probe_returned(namespace: &Namespace, delivery: &Delivery<'_>) {
-    let number = std::str::from_utf8(&delivery.body)
+    let number = std::str::from_utf8(delivery.body)
         .ok()
         .and_then(|text| text.parse().ok());
     if let (Some(number), Some(sequence)) = (number, sequence_of(delivery)) {

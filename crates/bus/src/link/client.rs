@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use carillon_service::settings::Nats;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
@@ -95,14 +95,16 @@ impl Client {
         let mut stream = address.connect().await?;
         let mut buffer = BytesMut::with_capacity(4096);
         let info = loop {
-            if let Some(operation) = codec::decode(&mut buffer).map_err(|error| protocol(&error))? {
-                match operation {
+            if let Some((operation, length)) = codec::decode(&buffer).map_err(|error| protocol(&error))? {
+                let info = match operation {
                     Operation::Info(json) => {
-                        break serde_json::from_slice::<Info>(&json).map_err(|error| protocol(&error))?;
+                        serde_json::from_slice::<Info>(json).map_err(|error| protocol(&error))?
                     }
-                    Operation::Error(text) => return Err(DialError::Refused(text)),
+                    Operation::Error(text) => return Err(DialError::Refused(text.into_owned())),
                     _ => return Err(DialError::Protocol("no INFO at the start".to_owned())),
-                }
+                };
+                buffer.advance(length);
+                break info;
             }
             if stream
                 .read_buf(&mut buffer)
@@ -121,16 +123,19 @@ impl Client {
             .await
             .map_err(|error| protocol(&error))?;
         loop {
-            match codec::decode(&mut buffer).map_err(|error| protocol(&error))? {
-                Some(Operation::Pong) => {
-                    return Ok(Connected {
-                        stream,
-                        buffer,
-                        urls: info.connect_urls,
-                    });
+            match codec::decode(&buffer).map_err(|error| protocol(&error))? {
+                Some((Operation::Error(text), _)) => return Err(DialError::Refused(text.into_owned())),
+                Some((operation, length)) => {
+                    let stands = operation == Operation::Pong;
+                    buffer.advance(length);
+                    if stands {
+                        return Ok(Connected {
+                            stream,
+                            buffer,
+                            urls: info.connect_urls,
+                        });
+                    }
                 }
-                Some(Operation::Error(text)) => return Err(DialError::Refused(text)),
-                Some(_) => {}
                 None => {
                     if stream
                         .read_buf(&mut buffer)
@@ -176,9 +181,14 @@ impl Client {
         let mut unanswered = 0;
         loop {
             loop {
-                match self.turn(&mut buffer, &mut unanswered) {
-                    Ok(true) => tokio::task::yield_now().await,
-                    Ok(false) => break,
+                match self.turn(&buffer, &mut unanswered) {
+                    Ok((handled, has_more)) => {
+                        buffer.advance(handled);
+                        if !has_more {
+                            break;
+                        }
+                        tokio::task::yield_now().await;
+                    }
                     Err(reason) => return reason,
                 }
             }
@@ -202,33 +212,32 @@ impl Client {
         }
     }
 
-    /// Handles what was read, up to a number of operations; `true` where there may be more.
-    fn turn(&self, buffer: &mut BytesMut, unanswered: &mut u32) -> Result<bool, String> {
+    /// Handles what was read, up to a number of operations; returns the length of what was handled, and whether there
+    /// may be more.
+    fn turn(&self, bytes: &[u8], unanswered: &mut u32) -> Result<(usize, bool), String> {
         let mut is_turn = false;
-        let mut handled = 0;
-        let mut decoded = codec::decode(buffer);
+        let (mut operations, mut at) = (0, 0);
+        let mut decoded = codec::decode(bytes);
         let outcome = loop {
-            let operation = match decoded {
-                Ok(Some(operation)) => operation,
-                Ok(None) => break Ok(false),
+            let (operation, length) = match decoded {
+                Ok(Some(decoded)) => decoded,
+                Ok(None) => break Ok((at, operations == TURN)),
                 Err(error) => break Err(error.to_string()),
             };
-            handled += 1;
+            operations += 1;
+            at += length;
             // One ahead: a message that nothing follows is not to wait for the end of a turn.
-            decoded = if handled < TURN {
-                codec::decode(buffer)
+            decoded = if operations < TURN {
+                codec::decode(&bytes[at..])
             } else {
                 Ok(None)
             };
-            if !is_turn && matches!(decoded, Ok(Some(Operation::Message { .. }))) {
+            if !is_turn && matches!(decoded, Ok(Some((Operation::Message { .. }, _)))) {
                 is_turn = true;
                 self.deliveries.begin_turn();
             }
             if let Err(reason) = self.handle(operation, unanswered) {
                 break Err(reason);
-            }
-            if handled == TURN {
-                break Ok(true);
             }
         };
         if is_turn {
@@ -237,7 +246,7 @@ impl Client {
         outcome
     }
 
-    fn handle(&self, operation: Operation, unanswered: &mut u32) -> Result<(), String> {
+    fn handle(&self, operation: Operation<'_>, unanswered: &mut u32) -> Result<(), String> {
         match operation {
             Operation::Message {
                 id,
@@ -247,9 +256,9 @@ impl Client {
                 body,
             } => self.deliveries.deliver(Delivery {
                 id,
-                subject: &String::from_utf8_lossy(&subject),
-                reply: reply.as_deref().and_then(|reply| std::str::from_utf8(reply).ok()),
-                headers: &headers,
+                subject,
+                reply: reply.and_then(|reply| std::str::from_utf8(reply).ok()),
+                headers,
                 body,
             }),
             Operation::Ping => {
@@ -257,12 +266,12 @@ impl Client {
             }
             Operation::Pong => *unanswered = 0,
             Operation::Info(json) => {
-                if serde_json::from_slice::<Info>(&json).is_ok_and(|info| info.ldm) {
+                if serde_json::from_slice::<Info>(json).is_ok_and(|info| info.ldm) {
                     return Err("the server shuts down".to_owned());
                 }
             }
             // A permission that is missing concerns one subject; anything else ends with a close.
-            Operation::Error(error) => tracing::error!(error, "the server refused"),
+            Operation::Error(error) => tracing::error!(%error, "the server refused"),
             Operation::Ok => {}
         }
         Ok(())

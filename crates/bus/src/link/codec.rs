@@ -2,9 +2,10 @@
 //!
 //! Source: the NATS protocol document, "Client Protocol".
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use carillon_protocol::headers::Headers;
 
 /// Longest control line that a server sends but for `INFO`.
@@ -12,21 +13,21 @@ const MAX_LINE: usize = 64 * 1024;
 /// Largest message that is taken.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// What the server said.
+/// What the server said, where it was read to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    Info(Bytes),
+pub(super) enum Operation<'a> {
+    Info(&'a [u8]),
     Message {
         id: u64,
-        subject: Bytes,
-        reply: Option<Bytes>,
-        headers: Bytes,
-        body: Bytes,
+        subject: &'a [u8],
+        reply: Option<&'a [u8]>,
+        headers: &'a [u8],
+        body: &'a [u8],
     },
     Ping,
     Pong,
     Ok,
-    Error(String),
+    Error(Cow<'a, str>),
 }
 
 /// The server does not speak the protocol.
@@ -34,44 +35,51 @@ pub(super) enum Operation {
 #[error("the server broke the protocol: {0}")]
 pub(super) struct Broken(&'static str);
 
-/// Takes the next operation from the buffer, or `None` where more bytes are needed.
-pub(super) fn decode(buffer: &mut BytesMut) -> Result<Option<Operation>, Broken> {
-    let Some(end) = memchr(buffer) else {
-        return if buffer.len() > MAX_LINE {
+/// Reads the operation that bytes begin with, and tells its length; `None` where more bytes are needed.
+pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, Broken> {
+    let Some(end) = memchr(bytes) else {
+        return if bytes.len() > MAX_LINE {
             Err(Broken("a line without end"))
         } else {
             Ok(None)
         };
     };
-    let line = &buffer[..end];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
     let (verb, rest) = match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
-        Some(space) => (&line[..space], line[space + 1..].trim_ascii()),
+        Some(space) => (&line[..space], &line[space + 1..]),
         None => (line, &line[line.len()..]),
     };
     let operation = match verb {
-        b"MSG" | b"HMSG" => return message(buffer, end),
+        b"MSG" => return message(rest, false, bytes, end + 1),
+        b"HMSG" => return message(rest, true, bytes, end + 1),
         b"PING" => Operation::Ping,
         b"PONG" => Operation::Pong,
         b"+OK" => Operation::Ok,
-        b"-ERR" => Operation::Error(String::from_utf8_lossy(rest).trim_matches('\'').to_owned()),
-        b"INFO" => Operation::Info(Bytes::copy_from_slice(rest)),
+        b"-ERR" => {
+            let text = rest.trim_ascii();
+            let text = text.strip_prefix(b"'").unwrap_or(text);
+            Operation::Error(String::from_utf8_lossy(text.strip_suffix(b"'").unwrap_or(text)))
+        }
+        b"INFO" => Operation::Info(rest),
         _ => return Err(Broken("an unknown operation")),
     };
-    buffer.advance(end + 1);
-    Ok(Some(operation))
+    Ok(Some((operation, end + 1)))
 }
 
-fn memchr(buffer: &[u8]) -> Option<usize> {
-    buffer.iter().position(|&byte| byte == b'\n')
+fn memchr(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|&byte| byte == b'\n')
 }
 
-/// `MSG <subject> <sid> [reply] <size>` and `HMSG <subject> <sid> [reply] <header size> <total size>`.
-fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broken> {
-    let has_headers = buffer[0] == b'H';
-    let mut parts: [&[u8]; 6] = [b""; 6];
+/// `MSG <subject> <sid> [reply] <size>` and `HMSG <subject> <sid> [reply] <header size> <total size>`; headers and body
+/// follow the line.
+fn message<'a>(
+    line: &'a [u8],
+    has_headers: bool,
+    bytes: &'a [u8],
+    start: usize,
+) -> Result<Option<(Operation<'a>, usize)>, Broken> {
+    let mut parts: [&[u8]; 5] = [b""; 5];
     let mut count = 0;
-    let line = buffer[..end].strip_suffix(b"\r").unwrap_or(&buffer[..end]);
     // Any other byte may stand in a subject, which others choose.
     for part in line
         .split(|byte| matches!(byte, b' ' | b'\t'))
@@ -82,7 +90,7 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
             .ok_or(Broken("too many fields of a message"))? = part;
         count += 1;
     }
-    let fewest = 4 + usize::from(has_headers);
+    let fewest = 3 + usize::from(has_headers);
     if count < fewest {
         return Err(Broken("too few fields of a message"));
     }
@@ -92,7 +100,7 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
             .and_then(|text| text.parse::<u64>().ok())
             .ok_or(Broken("a number was expected"))
     };
-    let id = number(parts[2])?;
+    let id = number(parts[1])?;
     let total = number(parts[count - 1])? as usize;
     let header_size = if has_headers {
         number(parts[count - 2])? as usize
@@ -102,29 +110,20 @@ fn message(buffer: &mut BytesMut, end: usize) -> Result<Option<Operation>, Broke
     if total > MAX_MESSAGE || header_size > total {
         return Err(Broken("a message of impossible size"));
     }
-    let place = |part: &[u8]| {
-        let start = part.as_ptr() as usize - buffer.as_ptr() as usize;
-        start..start + part.len()
-    };
-    let subject = place(parts[1]);
-    let reply = (count > fewest).then(|| place(parts[3]));
-    if buffer.len() < end + 1 + total + 2 {
-        buffer.reserve(end + 1 + total + 2 - buffer.len());
+    // A line break ends it.
+    let length = start + total + 2;
+    let Some(content) = bytes.get(start..length).map(|content| &content[..total]) else {
         return Ok(None);
-    }
-    let mut frame = buffer.split_to(end + 1 + total + 2).freeze();
-    let subject = frame.slice(subject);
-    let reply = reply.map(|reply| frame.slice(reply));
-    frame.advance(end + 1);
-    let headers = frame.split_to(header_size);
-    let body = frame.split_to(total - header_size);
-    Ok(Some(Operation::Message {
+    };
+    let (headers, body) = content.split_at(header_size);
+    let message = Operation::Message {
         id,
-        subject,
-        reply,
+        subject: parts[0],
+        reply: (count > fewest).then_some(parts[2]),
         headers,
         body,
-    }))
+    };
+    Ok(Some((message, length)))
 }
 
 pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str, queue: Option<&str>) {
@@ -189,11 +188,11 @@ fn put(buffer: &mut BytesMut, text: fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    fn all(bytes: &[u8]) -> Result<Vec<Operation>, Broken> {
-        let mut buffer = BytesMut::from(bytes);
+    fn all(mut bytes: &[u8]) -> Result<Vec<Operation<'_>>, Broken> {
         let mut operations = Vec::new();
-        while let Some(operation) = decode(&mut buffer)? {
+        while let Some((operation, length)) = decode(bytes)? {
             operations.push(operation);
+            bytes = &bytes[length..];
         }
         Ok(operations)
     }
@@ -222,17 +221,14 @@ mod tests {
         else {
             panic!("{operations:?}");
         };
-        assert_eq!(
-            (&subject[..], &body[..], &hi[..]),
-            (&b"a.b"[..], &b"hello"[..], &b"hi"[..])
-        );
-        assert_eq!((&reply[..], headers.len()), (&b"reply"[..], 12));
+        assert_eq!((*subject, *body, *hi), (&b"a.b"[..], &b"hello"[..], &b"hi"[..]));
+        assert_eq!((*reply, headers.len()), (&b"reply"[..], 12));
     }
 
     #[test]
     fn any_bytes_may_stand_in_a_subject_and_in_headers() {
         let operations =
-            all(b"MSG a.\xff\x0c\xc2\xa0 9 0\r\n\r\nHMSG x 7 7 7\r\n\xff \r:\r\n\n\r\n").unwrap();
+            all(b"MSG \x0ca.\xff\x0c\xc2\xa0 9 0\r\n\r\nHMSG x 7 7 7\r\n\xff \r:\r\n\n\r\n").unwrap();
         let [
             Operation::Message { subject, .. },
             Operation::Message { headers, .. },
@@ -240,23 +236,20 @@ mod tests {
         else {
             panic!("{operations:?}");
         };
-        assert_eq!(&subject[..], b"a.\xff\x0c\xc2\xa0");
-        assert_eq!(&headers[..], b"\xff \r:\r\n\n");
+        assert_eq!(*subject, b"\x0ca.\xff\x0c\xc2\xa0");
+        assert_eq!(*headers, b"\xff \r:\r\n\n");
     }
 
     #[test]
     fn every_prefix_is_incomplete_and_loses_nothing() {
         let whole = b"HMSG x 7 12 14\r\nNATS/1.0\r\n\r\nhi\r\n";
         for cut in 0..whole.len() {
-            let mut buffer = BytesMut::from(&whole[..cut]);
-            assert_eq!(decode(&mut buffer), Ok(None), "{cut}");
-            buffer.extend_from_slice(&whole[cut..]);
-            assert!(matches!(
-                decode(&mut buffer),
-                Ok(Some(Operation::Message { id: 7, .. }))
-            ));
-            assert!(buffer.is_empty());
+            assert_eq!(decode(&whole[..cut]), Ok(None), "{cut}");
         }
+        assert!(matches!(
+            decode(whole),
+            Ok(Some((Operation::Message { id: 7, .. }, length))) if length == whole.len()
+        ));
     }
 
     #[test]
