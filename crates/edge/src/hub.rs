@@ -10,7 +10,7 @@ use carillon_protocol::ids::EdgeId;
 use carillon_service::readiness::{Gate, Readiness};
 use carillon_service::settings;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +20,8 @@ use crate::lease::Clock;
 use crate::namespace::Namespace;
 use crate::revocation::Revocations;
 use crate::server::Shared;
+
+const LAST_RECORDS: usize = 128;
 
 /// The edge.
 pub(crate) struct Hub {
@@ -45,6 +47,8 @@ pub(crate) struct Hub {
     pub(crate) draining: AtomicBool,
     /// Sessions whose transport is gone and whose record is being written.
     pub(crate) closings: TaskTracker,
+    /// Last records that may be on their way to NATS at once, so that a crowd that leaves does not fill its queues.
+    pub(crate) last_records: Semaphore,
     /// Everything stops.
     pub(crate) stop: CancellationToken,
     /// Keeps the edge from being ready as long as a namespace is not verified.
@@ -89,6 +93,7 @@ impl Hub {
             key,
             draining: AtomicBool::new(false),
             closings: TaskTracker::new(),
+            last_records: Semaphore::new(LAST_RECORDS),
             stop: CancellationToken::new(),
             unsynchronised: Mutex::new(Some(gate)),
             unconfirmed: Notify::new(),

@@ -97,6 +97,7 @@ impl Keeper {
 
     /// Writes the record for the last time, since the transport is gone; tries until the edge stops.
     pub(crate) async fn finish(&self, hub: &Hub, last: Last) -> Result<(), RecordError> {
+        let _turn = hub.last_records.acquire().await;
         let Some(mut kept) = self.kept.lock().await.take() else {
             return Err(RecordError::Fenced);
         };
