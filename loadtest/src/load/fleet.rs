@@ -16,8 +16,9 @@ use super::tally::Tally;
 use super::{Args, Speech, token};
 
 const FEED: Token = Token(usize::MAX);
-/// Clients that share a source address; an address has about 28 000 ports.
-const PER_ADDRESS: usize = 10_000;
+/// Clients that share a source address. It has about 28 000 ports, and the more of them are taken, the longer the kernel
+/// looks for a free one: with 10 000 clients, and as many connections of before, that took longer than connecting.
+const PER_ADDRESS: usize = 2_000;
 /// Time without progress after which a measurement or a connect is over.
 const STALL: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(1);
@@ -29,6 +30,8 @@ pub(super) struct Fleet {
     clients: Vec<Option<Client>>,
     users: Vec<String>,
     ready: usize,
+    /// How often all were disconnected.
+    wave: usize,
     shared: Shared,
     feed: Feed,
     /// The number of the last event: of the room, or of each user.
@@ -51,6 +54,7 @@ impl Fleet {
                 .map(|index| format!("u{:07}", args.first_user + index))
                 .collect(),
             ready: 0,
+            wave: 0,
             shared: Shared {
                 speech: args.speech,
                 tally: Tally::default(),
@@ -101,6 +105,7 @@ impl Fleet {
         let begun = Instant::now();
         self.clients.iter_mut().for_each(|client| *client = None);
         self.ready = 0;
+        self.wave += 1;
         Answer::Connected {
             connected: 0,
             failed: 0,
@@ -111,9 +116,10 @@ impl Fleet {
     fn open(&mut self, index: usize) -> io::Result<()> {
         let number = self.args.first_user + index;
         let server = self.args.servers[index % self.args.servers.len()];
-        // Each process has addresses of its own: ports of closed connections stay taken for a minute.
+        // Each process and each wave has addresses of its own: ports of closed connections stay taken for a minute.
         let net = Ipv4Addr::new(127, 1 + (std::process::id() % 250) as u8, 0, 2);
-        let source = Ipv4Addr::from_bits(net.to_bits() + (number / PER_ADDRESS) as u32);
+        let place = self.wave * self.args.clients.div_ceil(PER_ADDRESS) + number / PER_ADDRESS;
+        let source = Ipv4Addr::from_bits(net.to_bits() + place as u32);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
