@@ -100,7 +100,7 @@ async fn close_clients(hub: &Arc<Hub>, times: Times) {
         for client in waiting.by_ref().take(due) {
             close(&client);
         }
-        let all_gone = || hub.connections() == 0 && hub.closings.is_empty();
+        let all_gone = || hub.connections() == 0 && hub.closings.is_empty() && hub.engines.is_empty();
         if now >= times.left || (waiting.len() == 0 && all_gone()) {
             return;
         }

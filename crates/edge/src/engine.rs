@@ -130,6 +130,11 @@ impl Engines {
         fits
     }
 
+    /// Returns whether nobody polls any more, or has something to hear at the next poll.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.lock().is_empty()
+    }
+
     fn remove(&self, id: EngineId) {
         self.table.lock().remove(&id);
     }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use carillon_protocol::engineio::{RequestError, fixed};
 use carillon_protocol::ids::EdgeId;
 use carillon_protocol::message::Relay;
@@ -282,51 +283,67 @@ impl Driver {
 
     /// Tells the client that its transport is closed; it may have to come and ask.
     async fn say_farewell(&mut self, closing: &Closing, commands: &mut mpsc::Receiver<Command>) {
-        let client = &self.engine.client;
-        let mut chunks = if closing.flush {
-            client.with_outbox(|outbox| outbox.take(MAX_ANSWER))
-        } else {
-            Vec::new()
+        let mut answers = self.farewells(closing);
+        let next = |body: Bytes, left: &VecDeque<Bytes>| Answer {
+            body,
+            last: left.is_empty(),
         };
-        let body = if self.relay.is_some() {
-            let mut body = self.encode(&chunks).to_vec();
-            body.extend_from_slice(&close::close(closing.code, &closing.reason));
-            body.into()
-        } else {
-            // To a client that closed it itself there is nothing to say.
-            let word = if closing.code == close::NORMAL {
-                fixed::NOOP
-            } else {
-                fixed::CLOSE
-            };
-            chunks.push(Chunk::text(word.as_bytes()));
-            self.encode(&chunks)
-        };
-        let farewell = Answer { body, last: true };
-        let told = self.has_open_poll();
-        self.answer(Ok(farewell.clone()));
+        if self.has_open_poll()
+            && let Some(body) = answers.pop_front()
+        {
+            self.answer(Ok(next(body, &answers)));
+        }
         let ask = async {
-            while let Some(command) = commands.recv().await {
-                match command {
-                    Command::Poll { t, answer, .. } => {
-                        let last = self
-                            .last
-                            .take()
-                            .filter(|(answered, _)| t.is_some() && *answered == t);
-                        let repeated = last.is_some();
-                        let _ = answer.send(Ok(last.map_or_else(|| farewell.clone(), |(_, answer)| answer)));
-                        if !repeated {
-                            return;
-                        }
-                    }
-                    // Whoever asks for anything else learns that the session is gone.
-                    command => drop(command),
+            while !answers.is_empty()
+                && let Some(command) = commands.recv().await
+            {
+                // Whoever asks for anything else learns that the session is gone.
+                let Command::Poll { t, answer, .. } = command else {
+                    continue;
+                };
+                let given = self.last.as_ref();
+                let again = given.filter(|(answered, _)| t.is_some() && *answered == t);
+                if let Some((_, given)) = again {
+                    let _ = answer.send(Ok(given.clone()));
+                } else if let Some(body) = answers.pop_front() {
+                    let given = next(body, &answers);
+                    let _ = answer.send(Ok(given.clone()));
+                    self.last = Some((t, given));
                 }
             }
         };
-        if !told && is_news(closing) {
+        if is_news(closing) {
             let _ = tokio::time::timeout(FAREWELL, ask).await;
         }
+    }
+
+    /// Returns the last answers to a client's polls.
+    fn farewells(&self, closing: &Closing) -> VecDeque<Bytes> {
+        let mut chunks = if closing.flush {
+            self.engine.client.with_outbox(|outbox| outbox.take(MAX_ANSWER))
+        } else {
+            Vec::new()
+        };
+        if self.relay.is_some() {
+            let mut body = self.encode(&chunks).to_vec();
+            body.extend_from_slice(&close::close(closing.code, &closing.reason));
+            return [body.into()].into();
+        }
+        let mut answers = VecDeque::new();
+        // A client closes at once where it reads CLOSE, and takes what stands before it in the same answer only then: it
+        // would show an offset from before that, and get it again.
+        if is_news(closing) && !chunks.is_empty() {
+            answers.push_back(self.encode(&std::mem::take(&mut chunks)));
+        }
+        // To a client that closed it itself there is nothing to say.
+        let word = if closing.code == close::NORMAL {
+            fixed::NOOP
+        } else {
+            fixed::CLOSE
+        };
+        chunks.push(Chunk::text(word.as_bytes()));
+        answers.push_back(self.encode(&chunks));
+        answers
     }
 }
 

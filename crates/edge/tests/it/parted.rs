@@ -131,6 +131,47 @@ async fn a_draining_edge_hands_its_polling_clients_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_when_an_edge_drains_comes_in_an_answer_before_the_close() {
+    let stage = Stage::start().await;
+    let (edge, other) = (stage.edge().await, stage.edge().await);
+    let at_other = format!("{}/socket.io/?EIO=4&transport=polling", other.url());
+    let raw = Raw::open(&edge).await;
+    let connect = format!("40{}", json!({ "token": tokens::dev("42") }));
+    raw.post("p1", &connect).await;
+    let answer = raw.poll_until("g", "40").await;
+    let opened: Value = serde_json::from_str(answer.strip_prefix("40").unwrap()).unwrap();
+    stage.publish("user:42", "tick", json!(1)).await;
+    // It has come when it has come to somebody who polls.
+    let listener = stage
+        .driver
+        .sio(edge.url(), SioOptions::polling(tokens::dev("42")));
+    listener.connected().await;
+    stage.publish("user:42", "tick", json!(2)).await;
+    listener.next_event("tick").await;
+    tokio::join!(edge.stop(), async {
+        until_true("the session is away", PATIENCE, async || {
+            record(&stage, opened["sid"].as_str().unwrap()).await.state == State::Away
+        })
+        .await;
+        let mut answers = Vec::new();
+        while answers.last().is_none_or(|last| last != "1") {
+            let (status, body) = raw.poll_at(&at_other, &format!("l{}", answers.len())).await;
+            assert_eq!(status, 200, "{body}");
+            answers.push(body);
+        }
+        let events = &answers[..answers.len() - 1];
+        let ticks: usize = events.iter().map(|body| body.matches("tick").count()).sum();
+        assert_eq!(ticks, 2, "{answers:?}");
+        assert!(
+            events
+                .iter()
+                .all(|body| body.split('\u{1e}').all(|packet| packet != "1")),
+            "{answers:?}"
+        );
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_at_another_edge_outlives_a_restart_of_nats() {
     let mut stage = Stage::start().await;
     let (first, second) = (stage.edge().await, stage.edge().await);
