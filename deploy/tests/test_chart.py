@@ -126,6 +126,7 @@ class Rendering(unittest.TestCase):
             ("nats", {}, "nats"),
             ("carillon-nats", {}, "carillon-nats"),
             ("nats-eu", {"nameOverride": "mq"}, "nats-eu-mq"),
+            ("carillon", {"service": {"name": "bus"}}, "bus"),
             ("carillon", {"fullnameOverride": "mq"}, "mq"),
         ):
             objects = render({"nats": overrides}, release)
@@ -293,6 +294,26 @@ class Network(unittest.TestCase):
         outside = {"nats": {"enabled": False}, "natsClient": {"url": "nats://n:4222"}}
         self.assertNotIn("to", render(outside).one("NetworkPolicy", "edge")["spec"]["egress"][1])
 
+        also_deployed = {"natsClient": {"url": "nats://n:4222"}}
+        self.assertNotIn("to", render(also_deployed).one("NetworkPolicy", "edge")["spec"]["egress"][1])
+
+    def test_the_port_of_the_dependency_is_followed(self):
+        objects = render({"nats": {"config": {"nats": {"port": 4333}}}})
+        self.assertEqual(environment(objects.one("Deployment", "edge"))["NATS_URL"], "nats://rel-nats:4333")
+        self.assertEqual(objects.one("NetworkPolicy", "edge")["spec"]["egress"][1]["ports"][0]["port"], 4333)
+
+    def test_nats_is_closed_to_other_namespaces_unless_they_are_named(self):
+        policy = render().one("NetworkPolicy", "nats")["spec"]
+        self.assertEqual(policy["podSelector"]["matchLabels"], {"app.kubernetes.io/name": "nats", "app.kubernetes.io/instance": "rel"})
+        self.assertIn({"podSelector": {}}, policy["ingress"][0]["from"])
+        self.assertNotIn("ports", policy["ingress"][0], "clients, routes and leaf nodes alike")
+        peer = {"namespaceSelector": {"matchLabels": {"team": "orders"}}}
+        narrowed = render({"networkPolicy": {"natsFrom": [peer]}}).one("NetworkPolicy", "nats")["spec"]
+        release = {"podSelector": {"matchLabels": {"app.kubernetes.io/instance": "rel"}}}
+        self.assertEqual(narrowed["ingress"][0]["from"], [release, peer])
+        outside = {"nats": {"enabled": False}, "natsClient": {"url": "nats://n:4222"}}
+        self.assertEqual(render(outside).of("NetworkPolicy", "nats"), [])
+
     def test_who_may_connect_can_be_narrowed(self):
         peer = {"namespaceSelector": {"matchLabels": {"name": "ingress"}}}
         policy = render({"networkPolicy": {"edgeFrom": [peer], "metricsFrom": [peer]}}).one("NetworkPolicy", "edge")["spec"]
@@ -383,6 +404,19 @@ class Values(unittest.TestCase):
             self.assertIn(named, str(refused.exception))
             with self.subTest(overrides), self.assertRaises(Exception):
                 render(overrides)
+
+    def test_what_nats_would_refuse_only_later_is_refused(self):
+        memory = '[history]\nstorage = "memory"'
+        for overrides, said in (
+            ({"natsClient": {"replicas": 5}}, "natsClient.replicas is 5, and nats.config.cluster has 3"),
+            ({"nats": {"config": {"cluster": {"enabled": False}}}}, "natsClient.replicas is 3, and nats.config.cluster has 1"),
+            ({"nats": {"namespaceOverride": "messaging"}}, "namespaceOverride is not supported"),
+            ({"config": memory}, "needs nats.config.jetstream.memoryStore.enabled"),
+        ):
+            with self.subTest(overrides), self.assertRaisesRegex(Exception, said):
+                render(overrides)
+        render({"config": memory, "nats": {"config": {"jetstream": {"memoryStore": {"enabled": True}}}}})
+        render({"natsClient": {"replicas": 5, "url": "nats://elsewhere:4222"}})
 
     def test_every_default_is_known_to_the_schema(self):
         defaults = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -50,16 +50,51 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty where the services use the servers of the dependency. */}}
+{{- define "carillon.ownNats" -}}
+{{- if and .Values.nats.enabled (not (or .Values.natsClient.url .Values.natsClient.urlKey)) -}}true{{- end -}}
+{{- end -}}
+
 {{/* The Service of the dependency, as its chart names it. */}}
 {{- define "carillon.natsService" -}}
 {{- $nats := .Values.nats -}}
 {{- $name := $nats.nameOverride | default "nats" -}}
 {{- $own := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- ($nats.fullnameOverride | default $own) | trunc 63 | trimSuffix "-" -}}
+{{- dig "service" "name" "" $nats | default (($nats.fullnameOverride | default $own) | trunc 63 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "carillon.natsSelector" -}}
+app.kubernetes.io/name: {{ .Values.nats.nameOverride | default "nats" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "carillon.natsPort" -}}
+{{- if include "carillon.ownNats" . -}}
+{{- dig "config" "nats" "port" 4222 .Values.nats -}}
+{{- else -}}
+{{- .Values.networkPolicy.natsPort -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "carillon.natsUrl" -}}
-{{- .Values.natsClient.url | default (printf "nats://%s:%v" (include "carillon.natsService" .) .Values.networkPolicy.natsPort) -}}
+{{- .Values.natsClient.url | default (printf "nats://%s:%s" (include "carillon.natsService" .) (include "carillon.natsPort" .)) -}}
+{{- end -}}
+
+{{/* What the servers of the dependency would refuse only once they run. */}}
+{{- define "carillon.checkNats" -}}
+{{- if include "carillon.ownNats" . -}}
+{{- if .Values.nats.namespaceOverride -}}
+{{- fail "nats.namespaceOverride is not supported: install NATS by itself, and set nats.enabled to false and natsClient.url" -}}
+{{- end -}}
+{{- $cluster := .Values.nats.config.cluster -}}
+{{- $servers := ternary $cluster.replicas 1 $cluster.enabled | int -}}
+{{- if gt (int .Values.natsClient.replicas) $servers -}}
+{{- fail (printf "natsClient.replicas is %v, and nats.config.cluster has %d: a stream has each copy on a server of its own" .Values.natsClient.replicas $servers) -}}
+{{- end -}}
+{{- if and (regexMatch `(?m)(^|[{,])\s*storage\s*=\s*["']memory["']` .Values.config) (not (dig "config" "jetstream" "memoryStore" "enabled" false .Values.nats)) -}}
+{{- fail "history.storage = \"memory\" needs nats.config.jetstream.memoryStore.enabled with a maxSize" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Text in a ConfigMap can be read by many. A path and a reference to a variable are no secrets. */}}
