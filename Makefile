@@ -45,6 +45,11 @@ check-up: ## check a cluster that make up has started, with stock clients
 	@deploy/tools/fetch-clients
 	@node deploy/tools/check-up.mjs
 
+.PHONY: check-rollout
+check-rollout: ## count what stock clients get while a cluster is restarted (EDGE=URL, PUBLISHER=URL, SECONDS=120)
+	@deploy/tools/fetch-clients
+	@node deploy/tools/check-rollout.mjs
+
 .PHONY: down
 down: ## stop the containers, and keep what NATS stored (ARGS=--volumes removes it)
 	$(COMPOSE) down $(ARGS)

@@ -64,6 +64,17 @@ class Cluster(unittest.TestCase):
         done = subprocess.run([FOLDER / "run", "unicast"], capture_output=True, text=True, env=variables, timeout=120, check=False)
         self.assertEqual(done.returncode, 99, done.stdout + done.stderr)
 
+    def test_the_check_of_a_rollout_counts_what_stock_clients_get(self):
+        script = ROOT / "deploy" / "tools" / "check-rollout.mjs"
+        with runner().Cluster(carillon(), runner().free_ports(), False) as cluster:
+            settings = cluster.settings()
+            right = {**os.environ, "EDGE": settings["EDGES"].split(",")[0], "PUBLISHER": settings["PUBLISHER"], "CLIENTS": "3", "SECONDS": "2"}
+            self.assertRegex(run(tool("node"), script, env=right), r"[1-9]\d* published, [1-9]\d* deliveries, 0 lost, 0 repeated, 0 disordered")
+            # Nobody is in that room.
+            done = subprocess.run([tool("node"), script], capture_output=True, text=True, env={**right, "ROOM": "user:nobody", "LAST": "1"}, timeout=90, check=False)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertRegex(done.stdout, r"0 deliveries, [1-9]\d* lost")
+
     def test_the_test_of_the_chart_publishes_and_receives(self):
         script = ROOT / "helm" / "carillon" / "files" / "test" / "publish_and_receive.py"
         with runner().Cluster(carillon(), runner().free_ports(), False) as cluster:

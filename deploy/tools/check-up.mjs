@@ -1,27 +1,17 @@
 #!/usr/bin/env node
 // Checks a cluster that `make up` has started, with stock clients: the demo page, an event at every edge, long-polling
 // and upgrades through the proxy, and the view of the router. Addresses and secrets are those of docker-compose.yml.
-import { createHmac, randomUUID } from "node:crypto";
-import { createRequire } from "node:module";
-
-const clients = new URL("../../crates/testkit/clients/", import.meta.url);
-const { io } = createRequire(clients)("socket.io-client");
+import { randomUUID } from "node:crypto";
+import { bearer, io, publish, token } from "./stock.mjs";
 
 const { env } = process;
 const proxy = `http://127.0.0.1:${env.PROXY_PORT ?? 8080}`;
 const edges = [env.EDGE_1_PORT ?? 7000, env.EDGE_2_PORT ?? 7001].map((port) => `http://127.0.0.1:${port}`);
 const publisher = `http://127.0.0.1:${env.PUBLISHER_PORT ?? 7100}`;
 const router = `http://127.0.0.1:${env.ROUTER_PORT ?? 7200}`;
-const bearer = { authorization: `Bearer ${env.API_KEY ?? "dev-key"}` };
 const LIMIT_MS = 20_000;
 
 const sockets = [];
-
-function token(user) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1000) + 600 })}`;
-  return `${signed}.${createHmac("sha256", env.JWT_SECRET ?? "dev-secret").update(signed).digest("base64url")}`;
-}
 
 function within(what, promise) {
   let timer;
@@ -45,15 +35,6 @@ async function connect(url, user, options = {}) {
   return socket;
 }
 
-async function publish(rooms, data) {
-  const response = await fetch(`${publisher}/v1/events`, {
-    method: "POST",
-    headers: { ...bearer, "content-type": "application/json" },
-    body: JSON.stringify({ rooms, event: "check", data }),
-  });
-  if (response.status !== 202) throw new Error(`the publisher answered ${response.status}: ${await response.text()}`);
-}
-
 // Publishes once, and waits until every socket has it.
 async function reaches(receivers, rooms) {
   const mark = randomUUID();
@@ -68,7 +49,7 @@ async function reaches(receivers, rooms) {
         socket.on("check", listen);
       }),
   );
-  await publish(rooms, { mark });
+  await publish(publisher, { rooms, event: "check", data: { mark } });
   await within(`an event for ${rooms} at ${receivers.length} clients`, Promise.all(heard));
 }
 
