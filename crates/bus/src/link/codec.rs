@@ -186,7 +186,49 @@ fn put(buffer: &mut BytesMut, text: fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn word() -> impl Strategy<Value = Vec<u8>> {
+        let byte = any::<u8>().prop_filter("it ends a word", |byte| !b" \t\r\n".contains(byte));
+        vec(byte, 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_operation_within_them_or_none(
+            verb in prop::sample::select(&["", "MSG ", "HMSG a 1 ", "INFO ", "-ERR ", "PING"][..]),
+            bytes in vec(any::<u8>(), 0..60),
+        ) {
+            let bytes = [verb.as_bytes(), &bytes].concat();
+            if let Ok(Some((_, length))) = decode(&bytes) {
+                prop_assert!((1..=bytes.len()).contains(&length));
+            }
+        }
+
+        #[test]
+        fn a_message_is_read_whatever_follows_it(
+            subject in word(), reply in proptest::option::of(word()), id: u64,
+            headers in vec(any::<u8>(), 0..30), body in vec(any::<u8>(), 0..60), rest in vec(any::<u8>(), 0..20),
+        ) {
+            let mut bytes = [b"HMSG ", &subject[..], format!(" {id} ").as_bytes()].concat();
+            bytes.extend(reply.iter().flatten());
+            bytes.extend(format!(" {} {}\r\n", headers.len(), headers.len() + body.len()).bytes());
+            bytes.extend([&headers[..], &body, b"\r\n"].concat());
+            let length = bytes.len();
+            bytes.extend(rest);
+            let message = Operation::Message {
+                id,
+                subject: &subject,
+                reply: reply.as_deref(),
+                headers: &headers,
+                body: &body,
+            };
+            prop_assert_eq!(decode(&bytes), Ok(Some((message, length))));
+        }
+    }
 
     fn all(mut bytes: &[u8]) -> Result<Vec<Operation<'_>>, Broken> {
         let mut operations = Vec::new();
