@@ -5,7 +5,7 @@
 //   EDGE=http://127.0.0.1:7000 PUBLISHER=http://127.0.0.1:7100 check-rollout.mjs
 //
 // CLIENTS (99), SECONDS (120), RATE (20 events a second), ROOM (all), LAST (60 seconds for what comes late), API_KEY, JWT_SECRET.
-import { io, publish, token } from "./stock.mjs";
+import { connected, io, publish, token } from "./stock.mjs";
 
 const { env } = process;
 const { EDGE = "http://127.0.0.1:7000", PUBLISHER = "http://127.0.0.1:7100", ROOM = "all" } = env;
@@ -15,7 +15,7 @@ const KINDS = [["websocket"], ["polling"], ["polling", "websocket"]];
 const run = `${Date.now()}`;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-function join(index) {
+async function join(index) {
   const transports = KINDS[index % KINDS.length];
   const socket = io(EDGE, { forceNew: true, transports, auth: { token: token(`rollout-${run}-${index}`) } });
   const client = { kind: transports.join("+"), socket, heard: [], came: 0, recovered: 0, silence: 0, last: 0 };
@@ -25,15 +25,12 @@ function join(index) {
     client.last = now;
     client.heard.push(number);
   });
-  return new Promise((resolve, reject) => {
-    socket.on("connect", () => {
-      client.came += 1;
-      client.recovered += socket.recovered ? 1 : 0;
-      resolve(client);
-    });
-    // What is about the client is final; a transport that breaks is tried again.
-    socket.on("connect_error", (error) => !socket.active && reject(error));
+  socket.on("connect", () => {
+    client.came += 1;
+    client.recovered += socket.recovered ? 1 : 0;
   });
+  await connected(socket);
+  return client;
 }
 
 // Publishes until the publisher has it: the id sees to it that it is stored once. A refusal is final.

@@ -2,7 +2,7 @@
 // Checks a cluster that `make up` has started, with stock clients: the demo page, an event at every edge, long-polling
 // and upgrades through the proxy, and the view of the router. Addresses and secrets are those of docker-compose.yml.
 import { randomUUID } from "node:crypto";
-import { bearer, io, publish, token } from "./stock.mjs";
+import { bearer, connected, io, publish, token } from "./stock.mjs";
 
 const { env } = process;
 const proxy = `http://127.0.0.1:${env.PROXY_PORT ?? 8080}`;
@@ -24,14 +24,7 @@ function within(what, promise) {
 async function connect(url, user, options = {}) {
   const socket = io(url, { forceNew: true, auth: { token: token(user) }, ...options });
   sockets.push(socket);
-  await within(
-    `a connection to ${url}`,
-    new Promise((resolve, reject) => {
-      socket.on("connect", resolve);
-      // What is about the client is final; a transport that breaks is tried again.
-      socket.on("connect_error", (error) => !socket.active && reject(error));
-    }),
-  );
+  await within(`a connection to ${url}`, connected(socket));
   return socket;
 }
 

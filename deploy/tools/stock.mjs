@@ -23,3 +23,11 @@ export async function publish(publisher, event) {
   const text = await response.text();
   if (response.status !== 202) throw Object.assign(new Error(`the publisher answered ${response.status}: ${text}`), { status: response.status });
 }
+
+// Resolves once the socket is connected. What is about the client is final; a transport that breaks is tried again.
+export function connected(socket) {
+  return new Promise((resolve, reject) => {
+    socket.once("connect", resolve);
+    socket.on("connect_error", (error) => !socket.active && reject(error));
+  });
+}
