@@ -251,8 +251,10 @@ impl Broadcast {
 
     fn finish(&self, text: &[u8], attachments: Vec<Chunk>, carries: Option<u64>) -> Frame {
         let mut text = Chunk::text(text);
-        // What follows a text with attachments must not be torn from it.
-        text.droppable = attachments.is_empty().then(|| room_number(&self.room));
+        // What follows a text with attachments must not be torn from it, and an event that has to be recovered does not
+        // go for one of a room that may lose some.
+        let may_go = attachments.is_empty() && self.overflow != Overflow::CloseAndRecover;
+        text.droppable = may_go.then(|| room_number(&self.room));
         Frame {
             text,
             attachments,
@@ -317,6 +319,19 @@ mod tests {
         let first = Broadcast::new(event("1"), room.clone(), Some(1), None);
         assert!(first.is_untimed() && !first.is_untimed());
         assert!(Broadcast::new(event("1"), room, Some(2), None).is_untimed());
+    }
+
+    #[test]
+    fn an_event_that_has_to_be_recovered_does_not_go_for_one_of_another_room() {
+        let droppable = |overflow| {
+            let room = Room::new("r").unwrap();
+            let broadcast = Broadcast::new(event("1"), room, Some(7), None).on_overflow(overflow);
+            let (chunk, _) = broadcast.frame(Wire::SocketIo, &style()).chunks(7, 1);
+            chunk.droppable
+        };
+        assert_eq!(droppable(Overflow::CloseAndRecover), None);
+        assert!(droppable(Overflow::DropOldest).is_some());
+        assert_eq!(droppable(Overflow::LatestOnly), droppable(Overflow::DropOldest));
     }
 
     #[test]

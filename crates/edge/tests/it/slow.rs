@@ -1,21 +1,32 @@
 //! Clients that do not read: their queue is bounded, and nobody else waits for them.
 
-use carillon_service::settings::Overflow;
+use carillon_service::settings::{AutoJoin, Overflow, RoomRule};
 use carillon_testkit::clients::{WsClient, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
 
+use crate::raw_polling::Raw;
 use crate::stage::{Plan, Stage};
 
 /// More than the sockets' buffers take.
 const EVENTS: u64 = 1200;
 
 impl Stage {
+    /// Small queues, and a room `kept` of which nothing may be lost whatever the namespace says.
     async fn with_small_queues(overflow: Overflow) -> Self {
         let mut plan = Plan::default();
         plan.edge.queue = 64 * 1024;
         let namespace = plan.namespaces.get_mut("/").unwrap();
         namespace.overflow = overflow;
+        let kept = RoomRule {
+            overflow: Some(Overflow::CloseAndRecover),
+            ..RoomRule::open("kept")
+        };
+        namespace.rooms.insert(0, kept);
+        namespace.auto_join.push(AutoJoin {
+            room: "kept".to_owned(),
+            ..AutoJoin::default()
+        });
         Self::with(plan).await
     }
 
@@ -85,4 +96,28 @@ async fn where_only_the_latest_counts_a_client_that_does_not_read_stays_and_gets
         (last, heard) = (n, heard + 1);
     }
     assert!(heard < EVENTS, "the queue never was full");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_to_be_recovered_does_not_go_for_a_room_that_may_lose_some() {
+    let stage = Stage::with_small_queues(Overflow::DropOldest).await;
+    let edge = stage.edge().await;
+    let idle = Raw::open(&edge).await;
+    idle.post("a", &format!("40{}", json!({ "token": tokens::dev("1") })))
+        .await;
+    idle.poll_until("b", "40{").await;
+    let (neighbour, _) = stage.ws(&edge, "2").await;
+    // It waits before more than its queue takes.
+    stage.publish("kept", "kept", json!({})).await;
+    let filling = "x".repeat(8 * 1024);
+    for n in 1..=20 {
+        stage
+            .publish("all", "much", json!({ "n": n, "filling": filling }))
+            .await;
+        assert_eq!(number(&neighbour.next_event("much").await), n);
+    }
+    let (_, body) = idle.poll("c").await;
+    let packets: Vec<&str> = body.split('\u{1e}').collect();
+    assert!(packets[0].starts_with(r#"42["kept""#), "{}", packets[0]);
+    assert!(packets.len() < 20, "the queue never was full");
 }
