@@ -10,7 +10,7 @@ use carillon_protocol::event::Event;
 use carillon_protocol::names::Room;
 use carillon_protocol::offset::Offset;
 use carillon_protocol::socketio::{self, MAX_SENT_ATTACHMENTS, encode};
-use carillon_protocol::websocket::{Opcode, header};
+use carillon_protocol::websocket::{MAX_HEADER, Opcode, header};
 use carillon_service::settings::Overflow;
 
 /// What a client understands.
@@ -45,11 +45,23 @@ impl Chunk {
         bytes.extend_from_slice(&header);
         bytes.extend_from_slice(payload);
         Self {
-            bytes: bytes.into(),
             header: header.len() as u8,
             binary: matches!(opcode, Opcode::Binary),
-            droppable: None,
-            accepted: 0,
+            ..Self::joined(bytes.into())
+        }
+    }
+
+    /// Frames a text message of about so many bytes, which is written in its place: behind what its header may take.
+    fn written(expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = Vec::with_capacity(MAX_HEADER + expected);
+        bytes.resize(MAX_HEADER, 0);
+        write(&mut bytes);
+        let header = header(Opcode::Text, bytes.len() - MAX_HEADER);
+        let start = MAX_HEADER - header.len();
+        bytes[start..MAX_HEADER].copy_from_slice(&header);
+        Self {
+            header: header.len() as u8,
+            ..Self::joined(Bytes::from(bytes).slice(start..))
         }
     }
 
@@ -214,8 +226,7 @@ impl Broadcast {
             Some(extracted) => (&*extracted.json, &extracted.attachments[..]),
             None => (arguments, &[][..]),
         };
-        let mut text = vec![carillon_protocol::engineio::MESSAGE];
-        socketio::encode::Event {
+        let text = socketio::encode::Event {
             namespace: &style.namespace,
             id: None,
             name: &self.event.name,
@@ -225,10 +236,13 @@ impl Broadcast {
                 epoch: style.epoch,
                 sequence,
             }),
-        }
-        .write(&mut text);
+        };
+        let chunk = Chunk::written(self.size(), |out| {
+            out.push(carillon_protocol::engineio::MESSAGE);
+            text.write(out);
+        });
         let attachments = attachments.iter().map(|bytes| Chunk::new(Opcode::Binary, bytes));
-        self.finish(&text, attachments.collect(), carries)
+        self.finish(chunk, attachments.collect(), carries)
     }
 
     fn encode_json(&self, style: &Style) -> Frame {
@@ -244,13 +258,15 @@ impl Broadcast {
                 epoch: style.epoch,
                 sequence,
             }),
-        }
-        .encode();
-        self.finish(&text, Vec::new(), carries)
+        };
+        self.finish(
+            Chunk::written(self.size() + self.room.as_str().len(), |out| text.write(out)),
+            Vec::new(),
+            carries,
+        )
     }
 
-    fn finish(&self, text: &[u8], attachments: Vec<Chunk>, carries: Option<u64>) -> Frame {
-        let mut text = Chunk::text(text);
+    fn finish(&self, mut text: Chunk, attachments: Vec<Chunk>, carries: Option<u64>) -> Frame {
         // What follows a text with attachments must not be torn from it, and an event that has to be recovered does not
         // go for one of a room that may lose some.
         let may_go = attachments.is_empty() && self.overflow != Overflow::CloseAndRecover;

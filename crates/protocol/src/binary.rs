@@ -4,6 +4,7 @@
 //! objects their order. They accept any run of JSON values, so also the text between an array's brackets.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,9 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::rawjson::{Cursor, read_string, string_end};
+
+/// Looks for [`MARK`]; made once, since every event is searched.
+static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MARK));
 
 const MARK: &str = "\"$binary\"";
 const PLACEHOLDER: &str = "\"_placeholder\"";
@@ -85,7 +89,7 @@ pub fn embed(json: &str, attachments: &[Bytes]) -> Result<String, PlaceholderErr
 /// [`MAX_SENT_ATTACHMENTS`](crate::socketio::MAX_SENT_ATTACHMENTS) and closes), and where the text has a
 /// `_placeholder` of its own, which a client would take for one of ours.
 pub fn extract(json: &str, max: usize) -> Option<Extracted> {
-    memmem::find(json.as_bytes(), MARK.as_bytes())?;
+    FINDER.find(json.as_bytes())?;
     let mut out = String::with_capacity(json.len());
     let mut attachments = Vec::new();
     let mut copied = 0;

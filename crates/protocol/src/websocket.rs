@@ -11,7 +11,7 @@ mod mask;
 
 pub use close::Close;
 pub use decoder::{DecodeError, Decoder, Step};
-pub use frame::{Header, Opcode, frame, header};
+pub use frame::{Header, MAX_HEADER, Opcode, frame, header};
 pub use handshake::{Handshake, HandshakeError, accept_key};
 
 use std::fmt;

@@ -44,10 +44,13 @@ impl Opcode {
     }
 }
 
+/// Longest header of a server's frame.
+pub const MAX_HEADER: usize = 10;
+
 /// The header of a server's frame, which is whole and unmasked.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
-    bytes: [u8; 10],
+    bytes: [u8; MAX_HEADER],
     len: u8,
 }
 
@@ -61,7 +64,7 @@ impl Deref for Header {
 
 /// Returns the header of a frame with a payload of `len` bytes.
 pub fn header(opcode: Opcode, len: usize) -> Header {
-    let mut bytes = [0; 10];
+    let mut bytes = [0; MAX_HEADER];
     bytes[0] = 0x80 | opcode.bits();
     let len = match len {
         0..=125 => {
