@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
         let found = self
             .0
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+            .find(|(known, _)| *known == name.as_bytes() || known.eq_ignore_ascii_case(name.as_bytes()));
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 

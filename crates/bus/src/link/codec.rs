@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 
 use bytes::{BufMut, BytesMut};
 use carillon_protocol::headers::Headers;
+use memchr::{memchr, memchr2};
 
 /// Longest control line that a server sends but for `INFO`.
 const MAX_LINE: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(super) struct Broken(&'static str);
 
 /// Reads the operation that bytes begin with, and tells its length; `None` where more bytes are needed.
 pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, Broken> {
-    let Some(end) = memchr(bytes) else {
+    let Some(end) = memchr(b'\n', bytes) else {
         return if bytes.len() > MAX_LINE {
             Err(Broken("a line without end"))
         } else {
@@ -45,10 +46,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, Bro
         };
     };
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-    let (verb, rest) = match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
-        Some(space) => (&line[..space], &line[space + 1..]),
-        None => (line, &line[line.len()..]),
-    };
+    let (verb, rest) = word(line);
     let operation = match verb {
         b"MSG" => return message(rest, false, bytes, end + 1),
         b"HMSG" => return message(rest, true, bytes, end + 1),
@@ -66,10 +64,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, Bro
     Ok(Some((operation, end + 1)))
 }
 
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|&byte| byte == b'\n')
-}
-
 /// `MSG <subject> <sid> [reply] <size>` and `HMSG <subject> <sid> [reply] <header size> <total size>`; headers and body
 /// follow the line.
 fn message<'a>(
@@ -81,25 +75,21 @@ fn message<'a>(
     let mut parts: [&[u8]; 5] = [b""; 5];
     let mut count = 0;
     // Any other byte may stand in a subject, which others choose.
-    for part in line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .filter(|part| !part.is_empty())
-    {
-        *parts
-            .get_mut(count)
-            .ok_or(Broken("too many fields of a message"))? = part;
-        count += 1;
+    let mut rest = line;
+    while !rest.is_empty() {
+        let part;
+        (part, rest) = word(rest);
+        if !part.is_empty() {
+            *parts
+                .get_mut(count)
+                .ok_or(Broken("too many fields of a message"))? = part;
+            count += 1;
+        }
     }
     let fewest = 3 + usize::from(has_headers);
     if count < fewest {
         return Err(Broken("too few fields of a message"));
     }
-    let number = |part: &[u8]| {
-        std::str::from_utf8(part)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-            .ok_or(Broken("a number was expected"))
-    };
     let id = number(parts[1])?;
     let total = number(parts[count - 1])? as usize;
     let header_size = if has_headers {
@@ -124,6 +114,23 @@ fn message<'a>(
         body,
     };
     Ok(Some((message, length)))
+}
+
+/// Splits what stands before the first space from what stands behind it.
+fn word(line: &[u8]) -> (&[u8], &[u8]) {
+    match memchr2(b' ', b'\t', line) {
+        Some(space) => (&line[..space], &line[space + 1..]),
+        None => (line, &[]),
+    }
+}
+
+fn number(digits: &[u8]) -> Result<u64, Broken> {
+    let add = |number: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    let number = digits.iter().try_fold(0, add).filter(|_| !digits.is_empty());
+    number.ok_or(Broken("a number was expected"))
 }
 
 pub(super) fn subscribe(buffer: &mut BytesMut, id: u64, subject: &str, queue: Option<&str>) {
