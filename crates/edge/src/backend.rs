@@ -20,10 +20,10 @@ use tracing::Instrument;
 use crate::entrance::Refused;
 use crate::frame::Broadcast;
 use crate::hub::Hub;
-use crate::lifecycle;
 use crate::namespace::Namespace;
 use crate::rules::{Context, JoinDecision, Refusal};
 use crate::session::Session;
+use crate::up::{About, Up};
 use crate::user::User;
 
 /// Milliseconds that the backend has, so that it need not work on what nobody waits for.
@@ -74,13 +74,16 @@ impl Hub {
         if !settings.connect.ask {
             return Ok(Admitted::default());
         }
-        let mut body = json!({
-            "event": "$connect", "data": { "transport": transport.as_str(), "recovered": false, "term": 1 },
-            "recovered": false, "term": 1, "namespace": namespace.name.as_str(),
-            "user": { "id": user.id(), "claims": &*user.who.claims }, "sid": sid.as_str(), "ts": now(),
+        let mut body = Up::new("$connect", user, sid.as_str(), namespace);
+        body.data = Some(About {
+            transport: Some(transport.as_str()),
+            recovered: Some(false),
+            term: Some(1),
+            ..About::default()
         });
-        let auth = lifecycle::passed_on(body.as_object_mut().expect("it is an object"), auth);
-        let body = with_raw("auth", auth.get(), &body);
+        (body.recovered, body.term) = (Some(false), Some(1));
+        body.show(auth);
+        let body = body.json().into();
         let subject = self.bus.subjects().up(&namespace.name, "$connect");
         let reply = self.ask(&subject, body, settings.connect.timeout).await;
         let refused = |code: Option<String>, message: Option<String>| Refused::Client {
@@ -163,7 +166,7 @@ impl Hub {
     ) -> Result<Option<Payload>, Refusal> {
         let namespace = &session.namespace;
         let subject = self.bus.subjects().up(&namespace.name, event);
-        let body = self.forwarded(session, event, payload);
+        let body = Up::of(session, &session.user.load(), event).json_with(payload);
         let span =
             tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
         if !awaited {
@@ -182,15 +185,6 @@ impl Hub {
         }
     }
 
-    fn forwarded(&self, session: &Session, event: &str, payload: &Payload) -> Bytes {
-        let rest = Value::Object(self.up_body(session, event));
-        let (key, json) = match payload {
-            Payload::One(_) => ("data", payload.text()),
-            Payload::Many(_) => ("args", payload.text()),
-        };
-        with_raw(key, json, &rest)
-    }
-
     async fn ask(
         &self,
         subject: &str,
@@ -200,11 +194,6 @@ impl Hub {
         let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
         self.bus.request(subject, &headers, body, timeout).await
     }
-}
-
-/// Returns an object that has members, and one more whose value stays the text that the client sent.
-pub(crate) fn with_raw(member: &str, json: &str, object: &Value) -> Bytes {
-    format!("{{\"{member}\":{json},{}", &object.to_string()[1..]).into()
 }
 
 fn trace_headers() -> Headers {

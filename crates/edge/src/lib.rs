@@ -45,6 +45,7 @@ mod actions;
 mod backend;
 mod lifecycle;
 pub mod rules;
+mod up;
 
 mod barrier;
 mod delivery;
