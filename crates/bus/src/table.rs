@@ -97,10 +97,8 @@ impl Bus {
 impl Table {
     /// Returns the value of a key, as the bucket's leader has it.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, TableError> {
-        Ok(self
-            .last(key)
-            .await?
-            .and_then(|(entry, gone)| (!gone).then_some(entry)))
+        let last = Box::pin(self.last(key)).await?;
+        Ok(last.and_then(|(entry, gone)| (!gone).then_some(entry)))
     }
 
     /// Returns the values of all keys that match a pattern of NATS; a replica may be a little behind.
@@ -152,7 +150,7 @@ impl Table {
     pub async fn create(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, TableError> {
         match self.write(key, value.clone(), Some(0), ttl).await {
             // The key may have left a marker, which is then what must be the last.
-            Err(TableError::Conflict) => match self.last(key).await? {
+            Err(TableError::Conflict) => match Box::pin(self.last(key)).await? {
                 Some((entry, true)) => self.write(key, value, Some(entry.revision), ttl).await,
                 _ => Err(TableError::Conflict),
             },

@@ -109,9 +109,10 @@ where
                             stop: stop.everything,
                             _place: Arc::new(place),
                         };
-                        connection::run(stream, address, &door, service, seat, stop.accepting).await;
+                        let run = connection::run(stream, address, &door, service, seat, stop.accepting);
+                        Box::pin(run).await;
                     }
-                    Err(_refusal) => connection::refuse(stream, &door).await,
+                    Err(_refusal) => Box::pin(connection::refuse(stream, &door)).await,
                 }
             };
             everything.run_until_cancelled(run).await;

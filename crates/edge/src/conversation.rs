@@ -141,12 +141,12 @@ impl Conversation {
             Body::Connect { auth } => self.connect(namespace, auth.map(|auth| auth.into_owned())),
             Body::Disconnect => {
                 if let Some(session) = self.leave(namespace) {
-                    self.hub.close_session(&session, connect::LEFT, false).await;
+                    Box::pin(self.hub.close_session(&session, connect::LEFT, false)).await;
                 }
                 Ok(())
             }
             Body::Event { id, name, arguments } => match self.session(&namespace) {
-                Some(session) => self.event(&session, id, &name, &arguments).await,
+                Some(session) => Box::pin(self.event(&session, id, &name, &arguments)).await,
                 // An event that crossed a disconnect on its way.
                 None => Ok(()),
             },

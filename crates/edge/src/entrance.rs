@@ -107,7 +107,7 @@ impl Hub {
         let opened = tokio::time::timeout(PATIENCE, async {
             match &entry.resume {
                 Resume::Session { ticket, offset } if entry.namespace.style.recovery => {
-                    match self.recover(&entry, ticket, offset.as_deref()).await? {
+                    match Box::pin(self.recover(&entry, ticket, offset.as_deref())).await? {
                         Some(opened) => Ok(opened),
                         None => self.begin(&entry, None).await,
                     }
@@ -175,8 +175,7 @@ impl Hub {
         match since {
             None => session.open(offset.max(start)),
             Some(text) => {
-                self.go_on_from(&mut opened, text, rooms, offset.max(start))
-                    .await?;
+                Box::pin(self.go_on_from(&mut opened, text, rooms, offset.max(start))).await?;
             }
         }
         guard.disarm();

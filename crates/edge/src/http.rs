@@ -40,23 +40,23 @@ impl Front {
         let config = &self.hub.config;
         let path = request.uri().path();
         if is(path, &config.path) {
-            return self.engine(request, peer).await;
+            return Box::pin(self.engine(request, peer)).await;
         }
         if is(path, &config.ws_path) {
-            return self.plain(request, peer).await;
+            return Box::pin(self.plain(request, peer)).await;
         }
         if is(path, &config.sse_path) {
-            return self.events(request, peer).await;
+            return Box::pin(self.events(request, peer)).await;
         }
         if let Some(page) = &self.demo {
             match path {
                 demo::PATH => return page.page(),
                 demo::PUBLISH_PATH => {
                     let hub = Arc::clone(&self.hub);
-                    return demo::publish(request, &peer, |publish| async move {
+                    let publish = demo::publish(request, &peer, |publish| async move {
                         hub.publish_for_demo(publish).await
-                    })
-                    .await;
+                    });
+                    return Box::pin(publish).await;
                 }
                 _ => {}
             }
@@ -82,7 +82,7 @@ impl Front {
             Err(error) => return self.engine_error(&request, error),
         };
         match (query.transport, &query.sid) {
-            (EngineTransport::Polling, _) => self.polling(request, peer, query).await,
+            (EngineTransport::Polling, _) => Box::pin(self.polling(request, peer, query)).await,
             (EngineTransport::WebSocket, Some(sid)) => match sid.parse() {
                 Ok(sid) => self.upgrade(request, peer, sid),
                 Err(_) => self.engine_error(&request, RequestError::UnknownSession),

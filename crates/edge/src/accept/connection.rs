@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -50,8 +51,7 @@ pub(super) async fn run<S, F>(
     let answer = |mut request: Request<Incoming>| {
         let peer = door.proxies.resolve(address.ip(), tls, request.headers());
         request.extensions_mut().insert(seat.clone());
-        let response = service(request, peer);
-        async move { Ok::<_, Infallible>(response.await) }
+        service(request, peer).map(Ok::<_, Infallible>)
     };
     let Some(acceptor) = &door.tls else {
         return http(stream, door.handshake_timeout, &closing, answer).await;

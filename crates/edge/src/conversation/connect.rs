@@ -204,9 +204,7 @@ impl Conversation {
         };
         if let Some((reason, recoverable)) = left {
             let is_known = opened.asked || opened.recovered;
-            self.hub
-                .end_session(&session, reason, recoverable, is_known)
-                .await;
+            Box::pin(self.hub.end_session(&session, reason, recoverable, is_known)).await;
             return false;
         }
         for greeting in &opened.greetings {
@@ -221,7 +219,7 @@ impl Conversation {
         session.release();
         // A revocation that came while the session was on its way in.
         if self.hub.revocations.covers(&session.user.load()) {
-            self.hub.disconnect(&session, "revoked").await;
+            Box::pin(self.hub.disconnect(&session, "revoked")).await;
         }
         true
     }

@@ -103,7 +103,7 @@ impl Front {
                 }
                 Err(refused) => {
                     let closing = refused.closing();
-                    websocket::goodbye(&client, &socket, &closing).await;
+                    Box::pin(websocket::goodbye(&client, &socket, &closing)).await;
                     metrics::closed(Transport::Ws, closing.code);
                 }
             }

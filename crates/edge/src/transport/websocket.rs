@@ -170,8 +170,12 @@ impl Connection {
 
     /// Awaits what a message brings about. Nothing is read meanwhile, so that messages keep their order; the client is
     /// pinged and sent what waits for it.
-    async fn meanwhile(&mut self, work: impl Future<Output = Result<(), Closing>>) -> Result<(), Closing> {
-        let mut work = pin!(work);
+    ///
+    /// What it takes is in a box: most messages are pongs and need nothing.
+    async fn meanwhile(
+        &mut self,
+        mut work: Pin<Box<impl Future<Output = Result<(), Closing>>>>,
+    ) -> Result<(), Closing> {
         let mut timer = pin!(tokio::time::sleep_until(self.deadline));
         loop {
             let ready = tokio::select! {
@@ -255,13 +259,13 @@ impl Connection {
                     let plain = Arc::clone(plain);
                     // A plain client that sends anything is there.
                     self.pinged = None;
-                    self.meanwhile(plain.text(text.as_str())).await
+                    self.meanwhile(Box::pin(plain.text(text.as_str()))).await
                 }
             },
             Message::Binary(bytes) => match &self.speaker {
                 Speaker::SocketIo(conversation) => {
                     let conversation = Arc::clone(conversation);
-                    self.meanwhile(conversation.binary(bytes)).await
+                    self.meanwhile(Box::pin(conversation.binary(bytes))).await
                 }
                 Speaker::Json(plain) => {
                     plain.bad_message(&carillon_protocol::clientjson::Problem::Binary.into())
@@ -280,7 +284,7 @@ impl Connection {
             }
         })?;
         match packet {
-            Packet::Message(text) => self.meanwhile(conversation.text(text)).await,
+            Packet::Message(text) => self.meanwhile(Box::pin(conversation.text(text))).await,
             Packet::Pong { .. } => {
                 self.alive();
                 Ok(())
