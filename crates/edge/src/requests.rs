@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::Closing;
 use crate::frame::{Chunk, Wire};
@@ -177,33 +178,42 @@ impl Hub {
         } else {
             Payload::One(Bytes::copy_from_slice(ask.payload.get().as_bytes()))
         };
-        let deadline = Duration::from_millis(ask.timeout_ms);
-        let answers = join_all(ask.sids.iter().map(|sid| {
-            let payload = &payload;
-            async move {
-                let at_rest = |session: &Session| session.is_greeted() && !session.client.asks.is_stopped();
-                let Some(session) = namespace.session_when(*sid, at_rest).await else {
-                    return self.ask_elsewhere(ask, *sid).await;
-                };
-                let answer = session.ask(&ask.event, &ask.room, payload);
-                let answer = match answer {
-                    Some(answer) => tokio::time::timeout(deadline, answer)
-                        .await
-                        .ok()
-                        .and_then(Result::ok),
-                    None => None,
-                };
-                let error = answer.is_none().then(|| "timeout".to_owned());
-                let data = answer.and_then(|answer| RawValue::from_string(first_argument(&answer)).ok());
-                Some(Answer {
-                    sid: session.sid,
-                    user: session.user.load().id().cloned(),
-                    data,
-                    error,
-                })
-            }
-        }));
-        answers.await.into_iter().flatten().collect()
+        let deadline = Instant::now() + Duration::from_millis(ask.timeout_ms);
+        let answers = ask
+            .sids
+            .iter()
+            .map(|sid| self.ask_client(namespace, ask, *sid, &payload, deadline));
+        join_all(answers).await.into_iter().flatten().collect()
+    }
+
+    /// Asks one client; one that is only about to come in, or to move, has no more time than the others.
+    async fn ask_client(
+        &self,
+        namespace: &Namespace,
+        ask: &Ask,
+        sid: Sid,
+        payload: &Payload,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let at_rest = |session: &Session| session.is_greeted() && !session.client.asks.is_stopped();
+        let session = match timeout_at(deadline, namespace.session_when(sid, at_rest)).await {
+            Ok(Some(session)) => session,
+            Ok(None) => return self.ask_elsewhere(ask, sid).await,
+            // The router tells who did not answer.
+            Err(_) => return None,
+        };
+        let answer = match session.ask(&ask.event, &ask.room, payload) {
+            Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let error = answer.is_none().then(|| "timeout".to_owned());
+        let data = answer.and_then(|answer| RawValue::from_string(first_argument(&answer)).ok());
+        Some(Answer {
+            sid: session.sid,
+            user: session.user.load().id().cloned(),
+            data,
+            error,
+        })
     }
 
     /// Asks a client at the edge where its session is now; whoever asked did not know yet that it has moved.
@@ -279,8 +289,6 @@ impl Session {
                 let attachments = extracted
                     .as_ref()
                     .map_or(&[][..], |extracted| &extracted.attachments);
-                // The stock client strips the acknowledgement before it looks for an offset.
-                let ends_in_string = socketio_offset_needed(arguments);
                 let mut text = vec![engineio::MESSAGE];
                 socketio::encode::Event {
                     namespace: self.namespace.name.as_str(),
@@ -288,7 +296,8 @@ impl Session {
                     name: event,
                     arguments: extracted.as_ref().map_or(arguments, |extracted| &extracted.json),
                     attachments: attachments.len(),
-                    offset: (ends_in_string && self.namespace.style.recovery).then(|| self.offset()),
+                    // The stock client looks for one at the end, where it has put the callback.
+                    offset: None,
                 }
                 .write(&mut text);
                 let chunks: Vec<Chunk> = attachments
@@ -324,9 +333,4 @@ impl Session {
         }
         Some(answer)
     }
-}
-
-/// The stock client takes a trailing string, or the name of an event without arguments, for an offset.
-fn socketio_offset_needed(arguments: &str) -> bool {
-    arguments.is_empty() || carillon_protocol::rawjson::ends_in_string(arguments)
 }

@@ -6,7 +6,7 @@
 mod arguments;
 mod cursor;
 
-pub use arguments::{Arguments, ends_in_string};
+pub use arguments::Arguments;
 pub(crate) use cursor::Cursor;
 
 use std::borrow::Cow;

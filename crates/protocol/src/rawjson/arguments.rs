@@ -74,11 +74,6 @@ impl<'a> Arguments<'a> {
         (self.count == 1).then_some(&*self.text)
     }
 
-    /// Returns whether the last argument is a string.
-    pub fn ends_in_string(&self) -> bool {
-        ends_in_string(&self.text)
-    }
-
     /// Returns the JSON array.
     pub fn to_array(&self) -> String {
         format!("[{}]", self.text)
@@ -99,11 +94,6 @@ impl<'a> Arguments<'a> {
             count: self.count,
         }
     }
-}
-
-/// Returns whether the last of the arguments in the text between an array's brackets is a string.
-pub fn ends_in_string(arguments: &str) -> bool {
-    arguments.trim_end().ends_with('"')
 }
 
 #[derive(Default)]
@@ -187,12 +177,5 @@ mod tests {
             Payload::Many("[7, 8]".into())
         );
         assert_eq!(Arguments::NONE.to_payload(), Payload::NONE);
-    }
-
-    #[test]
-    fn the_last_argument_decides_what_it_ends_in() {
-        assert!(Arguments::from_array(r#"[1,"a"]"#).unwrap().ends_in_string());
-        assert!(!Arguments::from_array(r#"["a",["b"]]"#).unwrap().ends_in_string());
-        assert!(!Arguments::NONE.ends_in_string());
     }
 }
