@@ -106,14 +106,7 @@ impl Hub {
         if room.session() == Some(session.sid.as_str()) || !self.exit(session, room) {
             return Ok(false);
         }
-        session
-            .keeper
-            .change(self, |record| {
-                if record.rooms.remove(room).is_none() && !record.left.contains(room) {
-                    record.left.push(room.clone());
-                }
-            })
-            .await?;
+        session.keeper.change(self, |record| record.leave(room)).await?;
         self.tell_room(session, "$leave", room).await;
         Ok(true)
     }

@@ -127,6 +127,15 @@ impl Record {
         is_own || *room == Room::all() || self.automatic.contains(room)
     }
 
+    /// Takes the session out of a room, however it came to be in it; its own `session:` room stays.
+    pub fn leave(&mut self, room: &Room) {
+        self.rooms.remove(room);
+        self.ordered.retain(|ordered| ordered != room);
+        if self.is_automatic(room) && !self.left.contains(room) {
+            self.left.push(room.clone());
+        }
+    }
+
     /// Returns the sequence of the offset that a client shows, or the start where it has heard nothing since: a stock
     /// client goes on showing the offset of an earlier session, or of an earlier stream.
     pub fn shown(&self, offset: Option<&str>) -> u64 {
@@ -182,6 +191,22 @@ mod tests {
             unsure: Vec::new(),
             lifecycle: false,
         }
+    }
+
+    #[test]
+    fn a_room_is_left_however_the_session_came_to_be_in_it() {
+        let (chat, team) = (Room::new("chat").unwrap(), Room::new("team").unwrap());
+        let sid = Sid::from_random([7; Sid::LEN]);
+        let mut record = record();
+        // A room of the token that the backend has named too, and one that a team has ordered.
+        record.rooms.insert(team.clone(), 2);
+        record.ordered = vec![team.clone(), chat.clone()];
+        for room in [&chat, &team, &team] {
+            record.leave(room);
+            assert!(!record.heard(sid).any(|heard| heard == *room));
+        }
+        assert!(record.rooms.is_empty() && record.ordered.is_empty());
+        assert_eq!(record.left, [Room::all(), team]);
     }
 
     #[test]

@@ -199,7 +199,7 @@ async fn change(
     let before = record.clone();
     match command.kind {
         OrderKind::Join => join(&mut record, sid, room),
-        OrderKind::Leave => leave(&mut record, sid, room),
+        OrderKind::Leave => record.leave(room),
         OrderKind::Disconnect => {}
     }
     if record == before {
@@ -230,15 +230,6 @@ fn join(record: &mut Record, sid: Sid, room: &Room) {
     record.rooms.entry(room.clone()).or_insert(0);
     if !record.ordered.contains(room) {
         record.ordered.push(room.clone());
-    }
-}
-
-fn leave(record: &mut Record, sid: Sid, room: &Room) {
-    record.rooms.remove(room);
-    record.ordered.retain(|ordered| ordered != room);
-    let own = *room == Room::of_session(sid);
-    if is_automatic(record, sid, room) && !own && !record.left.contains(room) {
-        record.left.push(room.clone());
     }
 }
 
@@ -278,17 +269,17 @@ mod tests {
             let mut changed = record.clone();
             join(&mut changed, sid, &room);
             assert!(changed.heard(sid).any(|heard| heard == room), "{name}");
-            leave(&mut changed, sid, &room);
+            changed.leave(&room);
             assert!(!changed.heard(sid).any(|heard| heard == room), "{name}");
             join(&mut changed, sid, &room);
-            leave(&mut changed, sid, &room);
+            changed.leave(&room);
             join(&mut changed, sid, &room);
             assert_eq!(changed.left, record.left, "{name}");
             assert!(changed.ordered.iter().eq(changed.rooms.keys()), "{name}");
         }
         let own = Room::of_session(sid);
         let mut changed = record.clone();
-        leave(&mut changed, sid, &own);
+        changed.leave(&own);
         assert_eq!(changed, record);
     }
 }
