@@ -267,9 +267,10 @@ impl Broadcast {
     }
 
     fn finish(&self, mut text: Chunk, attachments: Vec<Chunk>, carries: Option<u64>) -> Frame {
-        // What follows a text with attachments must not be torn from it, and an event that has to be recovered does not
-        // go for one of a room that may lose some.
-        let may_go = attachments.is_empty() && self.overflow != Overflow::CloseAndRecover;
+        // What follows a text with attachments must not be torn from it. An event that has to be recovered does not go for
+        // one of a room that may lose some, and a copy of a list stands for those of rooms that may not.
+        let may_go =
+            attachments.is_empty() && self.set.is_none() && self.overflow != Overflow::CloseAndRecover;
         text.droppable = may_go.then(|| room_number(&self.room));
         Frame {
             text,

@@ -195,8 +195,10 @@ async fn serve(
             () = client.woken() => continue,
         };
         let due = tokio::time::Instant::now() >= beat;
-        // Everything up to this offset is in the queue, or was taken from it.
+        // Everything up to this offset is in the queue, or was taken from it, unless the queue was dropped: that closes the
+        // transport, which shows behind the offset.
         let offset = (due && plain.session.namespace.style.recovery).then(|| plain.session.offset());
+        let due = due && client.closing().is_none();
         let chunks = client.with_outbox(|outbox| outbox.take(PIECE));
         let mut piece = std::mem::take(&mut first);
         for chunk in &chunks {

@@ -1,12 +1,16 @@
 //! Clients that do not read: their queue is bounded, and nobody else waits for them.
 
+use std::time::Duration;
+
 use carillon_service::settings::{AutoJoin, Overflow, RoomRule};
 use carillon_testkit::clients::{WsClient, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::raw_polling::Raw;
-use crate::stage::{Plan, Stage};
+use crate::stage::{PATIENCE, Plan, Stage, copy_of_list};
 
 /// More than the sockets' buffers take.
 const EVENTS: u64 = 1200;
@@ -107,8 +111,10 @@ async fn what_has_to_be_recovered_does_not_go_for_a_room_that_may_lose_some() {
         .await;
     idle.poll_until("b", "40{").await;
     let (neighbour, _) = stage.ws(&edge, "2").await;
-    // It waits before more than its queue takes.
+    // It waits before more than its queue takes, and so does a list's copy that stands for the one of `kept`.
     stage.publish("kept", "kept", json!({})).await;
+    stage.store("all", "both", json!({}), copy_of_list(0, 2)).await;
+    stage.store("kept", "both", json!({}), copy_of_list(1, 2)).await;
     let filling = "x".repeat(8 * 1024);
     for n in 1..=20 {
         stage
@@ -118,6 +124,43 @@ async fn what_has_to_be_recovered_does_not_go_for_a_room_that_may_lose_some() {
     }
     let (_, body) = idle.poll("c").await;
     let packets: Vec<&str> = body.split('\u{1e}').collect();
-    assert!(packets[0].starts_with(r#"42["kept""#), "{}", packets[0]);
+    for (packet, event) in packets.iter().zip(["kept", "both"]) {
+        assert!(packet.starts_with(&format!(r#"42["{event}""#)), "{packet}");
+    }
     assert!(packets.len() < 20, "the queue never was full");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_not_read_ends_without_an_id_above_its_last_event() {
+    let mut plan = Plan::default();
+    plan.edge.queue = 64 * 1024;
+    plan.edge.ws_ping_interval = Duration::from_millis(200);
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let (neighbour, _) = stage.ws(&edge, "2").await;
+    let mut stalled = TcpStream::connect(edge.address).await.unwrap();
+    let path = format!("/sse?token={}", tokens::dev("1"));
+    let request = format!("GET {path} HTTP/1.1\r\nhost: edge\r\n\r\n");
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    while memchr::memmem::find(&read, b"welcome").is_none() {
+        assert!(stalled.read_buf(&mut read).await.unwrap() > 0);
+    }
+    tokio::join!(stage.publish_much(), gets_all(&neighbour, 1));
+    neighbour.pinged().await;
+    tokio::time::timeout(PATIENCE, stalled.read_to_end(&mut read))
+        .await
+        .expect("the stream ends")
+        .unwrap();
+    let text = String::from_utf8_lossy(&read);
+    let mut last = (None, None);
+    for line in text.lines() {
+        if let Some(id) = line.strip_prefix("id: ") {
+            last.0 = Some(id);
+        } else if line.starts_with("data: ") && line.contains("much") {
+            last.1 = last.0;
+        }
+    }
+    assert!(text.contains("slow_client"), "the queue never was full");
+    assert_eq!(last.0, last.1);
 }
