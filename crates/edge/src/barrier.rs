@@ -32,8 +32,8 @@ struct State {
     sent: u64,
     /// A probe is on its way.
     busy: bool,
-    /// Who waits for the probe on its way, or a later one.
-    travelling: Vec<Waiter>,
+    /// Who waits for a probe on its way, each with the number of the first one behind its subscription.
+    travelling: Vec<(u64, Waiter)>,
     /// Who came after it was sent.
     next: Vec<Waiter>,
 }
@@ -70,11 +70,11 @@ impl Namespace {
     pub(crate) fn probe_returned(&self, number: u64, sequence: u64) {
         let passed = {
             let mut state = self.barrier.state.lock();
-            if number < state.sent || state.travelling.is_empty() {
-                return;
-            }
-            std::mem::take(&mut state.travelling)
+            state.passed(number)
         };
+        if passed.is_empty() {
+            return;
+        }
         for waiter in passed {
             if let Some((cell, session)) = waiter.entering {
                 cell.pass(&session, sequence);
@@ -82,6 +82,27 @@ impl Namespace {
             let _ = waiter.done.send(sequence);
         }
         self.barrier.returned.notify_one();
+    }
+}
+
+impl State {
+    /// Returns the number of the next probe, for everyone who waits; `None` where nobody does.
+    fn send(&mut self) -> Option<u64> {
+        let number = self.sent + 1;
+        let next = std::mem::take(&mut self.next);
+        self.travelling
+            .extend(next.into_iter().map(|waiter| (number, waiter)));
+        self.travelling.retain(|(_, waiter)| !waiter.done.is_closed());
+        (!self.travelling.is_empty()).then(|| {
+            self.sent = number;
+            number
+        })
+    }
+
+    /// Takes those whose subscription a returned probe proves: also one that took longer than [`RESEND`].
+    fn passed(&mut self, number: u64) -> Vec<Waiter> {
+        let proven = self.travelling.extract_if(.., |(first, _)| *first <= number);
+        proven.map(|(_, waiter)| waiter).collect()
     }
 }
 
@@ -101,15 +122,11 @@ async fn drive(namespace: Arc<Namespace>, hub: Arc<Hub>) {
     loop {
         let number = {
             let mut state = namespace.barrier.state.lock();
-            let waiters = std::mem::take(&mut state.next);
-            state.travelling.extend(waiters);
-            state.travelling.retain(|waiter| !waiter.done.is_closed());
-            if state.travelling.is_empty() {
+            let Some(number) = state.send() else {
                 state.busy = false;
                 return;
-            }
-            state.sent += 1;
-            state.sent
+            };
+            number
         };
         hub.probe(&namespace, number);
         let _ = tokio::time::timeout(RESEND, namespace.barrier.returned.notified()).await;
@@ -126,5 +143,32 @@ impl Hub {
         let _ = self
             .link()
             .publish(&subject, None, &headers, number.to_string().as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_returns_late_proves_all_that_came_before_it() {
+        let mut state = State::default();
+        let wait = |state: &mut State| {
+            let (done, passed) = oneshot::channel();
+            let waiter = Waiter { entering: None, done };
+            state.next.push(waiter);
+            passed
+        };
+        let _first = wait(&mut state);
+        assert_eq!(state.send(), Some(1));
+        let _second = wait(&mut state);
+        assert_eq!(state.send(), Some(2));
+        assert_eq!(state.passed(1).len(), 1);
+        assert_eq!(state.passed(1).len(), 0);
+        assert_eq!(state.send(), Some(3));
+        assert_eq!(state.passed(2).len(), 1);
+        assert_eq!(state.send(), None);
+        drop(wait(&mut state));
+        assert_eq!(state.send(), None);
     }
 }
