@@ -10,6 +10,8 @@ use carillon_bus::HistoryError;
 use carillon_protocol::names::Room;
 use tokio::sync::Notify;
 
+use crate::delivery::session_cell;
+use crate::history::PAGE;
 use crate::hub::Hub;
 use crate::namespace::Namespace;
 use crate::room::Cell;
@@ -70,10 +72,12 @@ impl Hub {
         }
     }
 
-    /// Every room of a namespace was compared with its stream since the link stood.
-    fn is_verified(&self, namespace: &Namespace) {
+    /// Every room of a namespace was compared with its stream since the link stood, in its generation then.
+    fn is_verified(&self, namespace: &Namespace, generation: u64) {
         // A break since then brings another verification.
-        if self.link().state().borrow().connected && namespace.trust.broken.swap(false, Ordering::SeqCst) {
+        let state = *self.link().state().borrow();
+        let same = state.connected && state.generation == generation;
+        if same && namespace.trust.broken.swap(false, Ordering::SeqCst) {
             namespace.release();
             tracing::info!(namespace = %namespace.name, "deliveries are verified");
         }
@@ -102,8 +106,9 @@ impl Hub {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = namespace.trust.unverified.notified() => {
+                    let generation = self.link().state().borrow().generation;
                     self.verify(&namespace).await;
-                    self.is_verified(&namespace);
+                    self.is_verified(&namespace, generation);
                 }
                 () = namespace.trust.doubtful.notified() => self.look_at_doubts(&namespace).await,
                 election = election => match election {
@@ -157,6 +162,7 @@ impl Hub {
         namespace: &Arc<Namespace>,
         at_least: u64,
     ) -> Result<(), HistoryError> {
+        self.find_session_rooms(namespace, at_least).await?;
         let cells = namespace.rooms.all();
         let lasts = self.lasts(namespace, &cells, at_least).await?;
         for cell in cells {
@@ -175,6 +181,26 @@ impl Hub {
             }
         }
         self.catch_up_with_doubts(namespace, at_least).await
+    }
+
+    /// Makes a cell for each `session:` room that something came to since deliveries were trusted: one that nothing was
+    /// delivered to has none, and could not be compared.
+    async fn find_session_rooms(&self, namespace: &Arc<Namespace>, up_to: u64) -> Result<(), HistoryError> {
+        let subjects = self.bus.subjects();
+        let rooms = subjects.session_events(&namespace.name);
+        let mut after = namespace.watermark();
+        // Before the first verification nobody is here.
+        while after > 0 && after < up_to {
+            let stream = &namespace.stream.name;
+            let page = self.bus.read(stream, &rooms, after, up_to, PAGE).await?;
+            for message in &page.messages {
+                if let Ok(address) = subjects.read_classed("event", &message.subject) {
+                    session_cell(namespace, &address.room);
+                }
+            }
+            after = page.reached;
+        }
+        Ok(())
     }
 
     /// Returns the last sequence of each room that has one, read at or behind a sequence.

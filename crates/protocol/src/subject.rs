@@ -78,6 +78,11 @@ impl Subjects {
         )
     }
 
+    /// Where the events of all `session:` rooms of a namespace are stored.
+    pub fn session_events(&self, namespace: &Namespace) -> String {
+        format!("{}.event.{}.s.>", self.prefix, namespace.token())
+    }
+
     /// Where a stored event and a signal are delivered.
     pub fn delivery(&self, namespace: &Namespace, room: &Room) -> String {
         format!(
