@@ -307,6 +307,9 @@ impl Hub {
             .then(|| session.complete())
             .flatten();
         let _closing = self.closings.token();
+        session.hold();
+        let late = session.late();
+        session.namespace.ends_with(session.sid, &late);
         self.forget(session);
         let state = if recoverable && session.namespace.style.recovery {
             State::Away
@@ -319,21 +322,15 @@ impl Hub {
         } else {
             now()
         };
-        if session
-            .keeper
-            .finish(
-                self,
-                Last {
-                    state,
-                    gone,
-                    complete,
-                    late: session.late(),
-                },
-            )
-            .await
-            .is_ok()
-            && is_known
-        {
+        let last = Last {
+            state,
+            gone: session.away_since().unwrap_or(gone),
+            complete,
+            late,
+        };
+        let finished = session.keeper.finish(self, last).await;
+        session.namespace.has_ended(session.sid);
+        if finished.is_ok() && is_known {
             self.tell_disconnect(session, reason);
         }
     }
@@ -389,6 +386,8 @@ impl Undo<'_> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if self.armed {
+            let late = self.session.late();
+            let gone = self.session.away_since().unwrap_or_else(now);
             self.hub.forget(self.session);
             let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
             if self.asked {
@@ -396,9 +395,9 @@ impl Drop for Undo<'_> {
             }
             let last = Last {
                 state,
-                gone: now(),
+                gone,
                 complete: None,
-                late: Vec::new(),
+                late,
             };
             self.hub
                 .closings

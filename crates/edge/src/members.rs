@@ -92,6 +92,11 @@ impl<S> Members<S> {
     }
 
     /// Returns a member.
+    pub(crate) fn get(&self, session: &Arc<S>) -> Option<&Member<S>> {
+        self.list.get(self.place(session)?)
+    }
+
+    /// Returns a member, to be changed.
     pub(crate) fn get_mut(&mut self, session: &Arc<S>) -> Option<&mut Member<S>> {
         let place = self.place(session)?;
         self.list.get_mut(place)

@@ -37,7 +37,13 @@ impl Hub {
         let known = {
             let mut state = cell.state.lock();
             let complete = state.complete.unwrap_or(u64::MAX);
-            state.members.add(session, complete);
+            if state.members.add(session, complete)
+                && let Some(repair) = &mut state.repair
+            {
+                // It waits with the others: what comes to other rooms is not to pass what is held here.
+                session.hold();
+                repair.held.push(Arc::clone(session));
+            }
             begin(&mut state).filter(|from| *from != u64::MAX)
         };
         let from = match known {

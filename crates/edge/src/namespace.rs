@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use carillon_bus::streams::EventsStream;
+use carillon_protocol::doubt::Lack;
 use carillon_protocol::ids::Sid;
 use carillon_protocol::names;
 use carillon_service::settings;
@@ -41,6 +42,8 @@ pub(crate) struct Namespace {
     /// Bytes of events that may be held for one connection.
     pub(crate) queue_limit: usize,
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
+    /// What clients may lack whose sessions have ended, until their last records are written.
+    ending: Mutex<HashMap<Sid, Vec<Lack>>>,
     holds: Holds,
     /// Everything up to this sequence has been delivered to its rooms.
     watermark: AtomicU64,
@@ -75,6 +78,7 @@ impl Namespace {
             counters,
             queue_limit,
             sessions: Mutex::default(),
+            ending: Mutex::default(),
             holds: Holds::new(),
             watermark: AtomicU64::new(0),
         }
@@ -117,6 +121,23 @@ impl Namespace {
     /// Notes that every room is complete up to a sequence.
     pub(crate) fn raise_watermark(&self, sequence: u64) {
         self.watermark.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Notes what the client of a session may lack that is about to end.
+    pub(crate) fn ends_with(&self, sid: Sid, late: &[Lack]) {
+        if !late.is_empty() {
+            self.ending.lock().insert(sid, late.to_vec());
+        }
+    }
+
+    /// The last record of a session is written.
+    pub(crate) fn has_ended(&self, sid: Sid) {
+        self.ending.lock().remove(&sid);
+    }
+
+    /// Returns what the client of a session may lack whose last record is not written.
+    pub(crate) fn late_of_ending(&self, sid: Sid) -> Vec<Lack> {
+        self.ending.lock().get(&sid).cloned().unwrap_or_default()
     }
 
     /// Adds a session.

@@ -24,6 +24,8 @@ pub(crate) const ENDED_TTL: Duration = Duration::from_secs(60);
 pub(crate) struct Keeper {
     sid: Sid,
     start: u64,
+    /// Milliseconds since 1970 at which the client had gone before this edge took the session over, or 0.
+    away_since: u64,
     term: AtomicU64,
     kept: Mutex<Option<Kept>>,
 }
@@ -58,9 +60,22 @@ impl Keeper {
         Self {
             sid,
             start,
+            away_since: 0,
             term: AtomicU64::new(term),
             kept: Mutex::new(Some(Kept { record, revision })),
         }
+    }
+
+    /// Notes when the client had gone, of a session that was taken over.
+    #[must_use]
+    pub(crate) fn away_since(mut self, gone: Option<u64>) -> Self {
+        self.away_since = gone.unwrap_or(0);
+        self
+    }
+
+    /// Returns when the client had gone before this edge took the session over.
+    pub(crate) fn gone_before(&self) -> Option<u64> {
+        (self.away_since > 0).then_some(self.away_since)
     }
 
     /// Returns the sequence at which the session began.

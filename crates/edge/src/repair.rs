@@ -36,7 +36,7 @@ impl Hub {
         match tokio::time::timeout(PATIENCE, &mut passed).await {
             Ok(barrier) => barrier,
             Err(_) => {
-                self.close_held(cell);
+                self.close_held(namespace, cell);
                 passed.await
             }
         }
@@ -59,7 +59,7 @@ impl Hub {
             match self.history(namespace, &cell.room, complete, up_to, PAGE).await {
                 Ok(read) => {
                     if !read.complete {
-                        self.turn_away(cell);
+                        self.turn_away(namespace, cell);
                     }
                     match self.finish_repair(namespace, cell, &read, up_to, barrier) {
                         None => return,
@@ -74,7 +74,7 @@ impl Hub {
             }
             if !closed && begun.elapsed() > PATIENCE {
                 closed = true;
-                self.close_held(cell);
+                self.close_held(namespace, cell);
             }
         }
     }
@@ -149,18 +149,30 @@ impl Hub {
 
     /// Closes the members of a room of which something is lost, without anything that lies behind it: they come back,
     /// and are told.
-    fn turn_away(&self, cell: &Arc<Cell>) {
+    fn turn_away(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>) {
         if let Some(repair) = &cell.state.lock().repair {
             repair.held.iter().for_each(|session| session.hold());
         }
-        self.close_held(cell);
+        self.close_held(namespace, cell);
     }
 
     /// Closes the members of a room that cannot be repaired: they recover as soon as that is possible.
-    pub(crate) fn close_held(&self, cell: &Arc<Cell>) {
+    pub(crate) fn close_held(self: &Arc<Self>, namespace: &Arc<Namespace>, cell: &Arc<Cell>) {
         let state = cell.state.lock();
         let Some(repair) = &state.repair else { return };
         metrics::error("repair_timeout");
+        if let Some(after) = state.complete {
+            // Whoever shows no session but an offset may show one above what it lacks.
+            let up_to = namespace.highest_sent();
+            namespace.doubts.found(Lack {
+                room: cell.room.clone(),
+                after,
+                up_to,
+                proof: up_to + 1,
+            });
+            let (hub, namespace) = (Arc::clone(self), Arc::clone(namespace));
+            tokio::spawn(async move { hub.write_findings(&namespace, 0).await });
+        }
         for session in &repair.held {
             session.client.close(Closing {
                 code: 1013,

@@ -85,7 +85,7 @@ impl Session {
 
     /// Notes what the client may lack until it shows a higher offset.
     pub(crate) fn may_lack(&self, lacks: Vec<Lack>) {
-        self.cursor.lock().rare().late = lacks;
+        self.cursor.lock().rare().late.extend(lacks);
     }
 
     /// Notes an offset that the client showed, of a connection that it had before.
@@ -109,6 +109,13 @@ impl Session {
         let mut cursor = self.cursor.lock();
         cursor.greeted = true;
         cursor.keep_signals(None);
+    }
+
+    /// Returns when the client had gone, in milliseconds since 1970, where it comes back and was not greeted yet: it has
+    /// heard nothing since.
+    pub(crate) fn away_since(&self) -> Option<u64> {
+        let gone = self.keeper.gone_before().filter(|_| !self.is_greeted())?;
+        Some(gone)
     }
 
     /// Returns whether the client was greeted.
@@ -136,13 +143,37 @@ impl Session {
         }
     }
 
-    /// Returns what was sent late or not at all, as the record keeps it.
-    pub(crate) fn late(&self) -> Vec<Lack> {
+    /// Returns what was sent late or not at all, as the record keeps it; the session is in its rooms still, and held.
+    pub(crate) fn late(self: &Arc<Self>) -> Vec<Lack> {
+        let repaired = self.rooms_under_repair();
         let cursor = self.cursor.lock();
+        let proof = cursor.last + 1;
         let held = cursor.held.range(..=cursor.last);
         // Whoever goes on sends it before anything higher.
-        let held = held.map(|(sequence, held)| lack(held.event.room(), *sequence, cursor.last + 1));
-        cursor.late().iter().cloned().chain(held).collect()
+        let held = held.map(|(sequence, held)| lack(held.event.room(), *sequence, proof));
+        // Nothing of these was sent above what they are complete to, and some of it may not even be read.
+        let unread = repaired
+            .into_iter()
+            .filter(|(_, complete)| *complete < cursor.last);
+        let unread = unread.map(|(room, after)| Lack {
+            room,
+            after,
+            up_to: cursor.last,
+            proof,
+        });
+        cursor.late().iter().cloned().chain(held).chain(unread).collect()
+    }
+
+    /// Returns the rooms that are being repaired, each with the sequence up to which the client heard it.
+    fn rooms_under_repair(self: &Arc<Self>) -> Vec<(Room, u64)> {
+        let heard = |room: Room| {
+            let cell = self.namespace.rooms.find(&room)?;
+            let state = cell.state.lock();
+            state.repair.as_ref()?;
+            let member = state.members.get(self)?;
+            Some((room, state.complete?.max(member.from)))
+        };
+        self.rooms().into_iter().filter_map(heard).collect()
     }
 
     /// Returns whether one of the session's rooms is being compared or repaired.

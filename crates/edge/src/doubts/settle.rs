@@ -68,7 +68,7 @@ impl Hub {
         let lasts = match tokio::time::timeout(PATIENCE, &mut compared).await {
             Ok(lasts) => lasts,
             Err(_) => {
-                cells.iter().for_each(|cell| self.close_held(cell));
+                cells.iter().for_each(|cell| self.close_held(namespace, cell));
                 compared.await
             }
         };
@@ -133,8 +133,16 @@ impl Hub {
             Ok(()) => sessions.iter().for_each(|session| session.release()),
             // They come back, and what they may lack is read then; what was read already does not leave before.
             Err(_) => {
-                let close = |session: &Arc<Session>| session.client.close(Refused::Unavailable.closing());
-                sessions.iter().for_each(close);
+                for session in sessions {
+                    let up_to = session.resumed();
+                    session.may_lack(vec![Lack {
+                        room: returned.cell.room.clone(),
+                        after: returned.after,
+                        up_to,
+                        proof: session.offset_now().sequence.max(up_to) + 1,
+                    }]);
+                    session.client.close(Refused::Unavailable.closing());
+                }
             }
         }
     }

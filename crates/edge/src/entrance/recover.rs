@@ -35,12 +35,12 @@ impl Hub {
         let Some(sid) = ticket::redeem(&self.key, shown, namespace.name.as_str(), user) else {
             return Ok(None);
         };
-        let Some((mut taken, revision)) = self.take_over(entry, sid, offset).await? else {
+        let Some((mut taken, revision, away_since)) = self.take_over(entry, sid, offset).await? else {
             return Ok(None);
         };
         let after = taken.shown(offset);
         taken.automatic = namespace.rules.load().automatic_rooms(&entry.user.who);
-        let keeper = Keeper::new(sid, taken.clone(), revision);
+        let keeper = Keeper::new(sid, taken.clone(), revision).away_since(away_since);
         let session = self.register(sid, entry, keeper);
         session.has_own_room_up_to(after);
         session.may_lack(taken.late.clone());
@@ -106,13 +106,14 @@ impl Hub {
         }))
     }
 
-    /// Makes this edge the owner of a session: the former owner stops, then the record changes hands.
+    /// Makes this edge the owner of a session: the former owner stops, then the record changes hands. Returns the record
+    /// with its revision, and when the client had gone.
     async fn take_over(
         self: &Arc<Self>,
         entry: &Entry,
         sid: Sid,
         offset: Option<&str>,
-    ) -> Result<Option<(Record, u64)>, Refused> {
+    ) -> Result<Option<(Record, u64, Option<u64>)>, Refused> {
         let table = self.bus.table(Bucket::Sessions);
         let window = u64::try_from(self.session.recovery.as_millis()).unwrap_or(u64::MAX);
         // A former owner tells what it knows once, and then has forgotten the session.
@@ -154,12 +155,12 @@ impl Hub {
             record.late.retain(|lack| lack.concerns(shown));
             record.owner = self.id;
             record.state = State::Live;
-            record.gone = None;
+            let gone = record.gone.take();
             record.complete = None;
             record.transport = entry.client.transport();
             record.user = entry.user.id().cloned();
             match record::put(&table, sid, &record, revision, None).await {
-                Ok(revision) => return Ok(Some((record, revision))),
+                Ok(revision) => return Ok(Some((record, revision, gone))),
                 Err(TableError::Conflict) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
@@ -188,11 +189,16 @@ impl Hub {
         namespace: &carillon_protocol::names::Namespace,
         takeover: &Takeover,
     ) -> TakenOver {
-        let session = self
-            .namespace(namespace.as_str())
-            .and_then(|namespace| namespace.session(takeover.sid));
-        let Some(session) = session.filter(|session| session.keeper.term() < takeover.term) else {
+        let Some(namespace) = self.namespace(namespace.as_str()) else {
             return TakenOver::default();
+        };
+        let session = namespace.session(takeover.sid);
+        let Some(session) = session.filter(|session| session.keeper.term() < takeover.term) else {
+            // Its last record may be on its way, and comes too late now.
+            return TakenOver {
+                late: namespace.late_of_ending(takeover.sid),
+                ..TakenOver::default()
+            };
         };
         session.hold();
         let taken = TakenOver {

@@ -11,6 +11,7 @@ mod doubts;
 mod enter;
 mod evicted;
 mod handshake;
+mod held;
 mod lifecycle;
 mod limits;
 mod mortal;

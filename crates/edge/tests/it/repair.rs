@@ -101,20 +101,25 @@ async fn an_answer_that_stays_behind_is_asked_for_again() {
 impl Stage {
     /// Stops the republishing of the events' stream, and returns how it was.
     pub(crate) async fn without_republish(&self) -> serde_json::Value {
-        let name = &self.streams.of(&Namespace::main()).unwrap().name;
-        let info = self.api(&format!("STREAM.INFO.{name}"), json!({})).await;
-        let mut config = info["config"].clone();
-        let republish = config["republish"].take();
-        config.as_object_mut().unwrap().remove("republish");
-        self.update(&config).await;
+        let mut republish = serde_json::Value::Null;
+        self.change_events(|config| {
+            republish = config["republish"].take();
+            config.as_object_mut().unwrap().remove("republish");
+        })
+        .await;
         republish
     }
 
     pub(crate) async fn with_republish(&self, republish: serde_json::Value) {
+        self.change_events(|config| config["republish"] = republish).await;
+    }
+
+    /// Changes the configuration of the events' stream.
+    pub(crate) async fn change_events(&self, change: impl FnOnce(&mut serde_json::Value)) {
         let name = &self.streams.of(&Namespace::main()).unwrap().name;
         let info = self.api(&format!("STREAM.INFO.{name}"), json!({})).await;
         let mut config = info["config"].clone();
-        config["republish"] = republish;
+        change(&mut config);
         self.update(&config).await;
     }
 
