@@ -157,13 +157,13 @@ impl Hub {
             .into_iter()
             .filter(|from| *from != u64::MAX)
             .max()
-            .unwrap_or(start);
+            .unwrap_or(start)
+            .max(start);
+        let beginning = session.begins(offset);
         // The record says from where on the client hears: what a user is sent before goes to `rt.offline`.
         session
             .keeper
-            .change(self, |record| {
-                (record.start, record.since) = (offset.max(start), now())
-            })
+            .change(self, |record| (record.start, record.since) = (beginning, now()))
             .await?;
         let mut opened = Opened {
             session: Arc::clone(&session),
@@ -173,9 +173,9 @@ impl Hub {
             asked: admitted.asked,
         };
         match since {
-            None => session.open(offset.max(start)),
+            None => session.open_new(beginning, offset),
             Some(text) => {
-                Box::pin(self.go_on_from(&mut opened, text, rooms, offset.max(start))).await?;
+                Box::pin(self.go_on_from(&mut opened, text, rooms, offset)).await?;
             }
         }
         guard.disarm();
@@ -389,19 +389,23 @@ impl Drop for Undo<'_> {
             let late = self.session.late();
             let gone = self.session.away_since().unwrap_or_else(now);
             self.hub.forget(self.session);
-            let (hub, session, state) = (Arc::clone(self.hub), Arc::clone(self.session), self.state);
+            let hub = Arc::clone(self.hub);
             if self.asked {
-                hub.tell_disconnect(&session, "transport close");
+                hub.tell_disconnect(self.session, "transport close");
             }
+            // Without the client, whose place is free again: NATS may be away for long.
+            let Some(keeper) = self.session.keeper.detach() else {
+                return;
+            };
             let last = Last {
-                state,
+                state: self.state,
                 gone,
                 complete: None,
                 late,
             };
             self.hub
                 .closings
-                .spawn(async move { session.keeper.finish(&hub, last).await });
+                .spawn(async move { keeper.finish(&hub, last).await });
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
 struct Kept {
     record: Record,
     revision: u64,
+    /// It may be in the bucket: a write was begun at least.
+    tried: bool,
 }
 
 /// How a session stands when its transport is gone.
@@ -62,7 +64,11 @@ impl Keeper {
             start,
             away_since: 0,
             term: AtomicU64::new(term),
-            kept: Mutex::new(Some(Kept { record, revision })),
+            kept: Mutex::new(Some(Kept {
+                record,
+                revision,
+                tried: revision > 0,
+            })),
         }
     }
 
@@ -126,6 +132,18 @@ impl Keeper {
         self.write(hub, &mut kept, &change, ttl).await
     }
 
+    /// Takes the record away from its session, to be written for the last time; `None` where it never was.
+    pub(crate) fn detach(&self) -> Option<Self> {
+        let kept = self.kept.try_lock().ok()?.take_if(|kept| kept.tried)?;
+        Some(Self {
+            sid: self.sid,
+            start: self.start,
+            away_since: self.away_since,
+            term: AtomicU64::new(self.term()),
+            kept: Mutex::new(Some(kept)),
+        })
+    }
+
     /// Gives the record up: another edge has taken the session over.
     pub(crate) async fn give_up(&self) {
         self.kept.lock().await.take();
@@ -150,13 +168,14 @@ impl Keeper {
             record.state = State::Live;
             record.gone = None;
             change(&mut record);
+            kept.tried = true;
             match put(&table, self.sid, &record, kept.revision, ttl).await {
                 Ok(revision) => {
                     let before = self.term.swap(record.term, Ordering::AcqRel);
                     if let Some(session) = session.filter(|_| before < record.term) {
                         hub.tell_return(&session);
                     }
-                    *kept = Kept { record, revision };
+                    (kept.record, kept.revision) = (record, revision);
                     return Ok(());
                 }
                 Err(TableError::Conflict) => match read(&table, self.sid).await {
@@ -164,10 +183,7 @@ impl Keeper {
                     Ok(Some((found, revision)))
                         if found.owner == hub.id && [kept.record.term, record.term].contains(&found.term) =>
                     {
-                        *kept = Kept {
-                            record: found,
-                            revision,
-                        };
+                        (kept.record, kept.revision) = (found, revision);
                         continue;
                     }
                     Ok(_) => return Err(RecordError::Fenced),
@@ -225,5 +241,46 @@ pub(crate) async fn put(
     match revision {
         0 => table.create(sid.as_str(), value, ttl).await,
         revision => table.update(sid.as_str(), value, revision, ttl).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carillon_protocol::ids::EdgeId;
+    use carillon_protocol::names::Namespace;
+    use carillon_protocol::session::Transport;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            owner: EdgeId::from_random([1; EdgeId::LEN]),
+            term: 1,
+            state: State::Live,
+            user: None,
+            namespace: Namespace::main(),
+            transport: Transport::Ws,
+            rooms: [].into(),
+            ordered: Vec::new(),
+            automatic: Vec::new(),
+            left: Vec::new(),
+            epoch: 1,
+            start: 2,
+            since: 3,
+            gone: None,
+            complete: None,
+            late: Vec::new(),
+            unsure: Vec::new(),
+            lifecycle: false,
+        }
+    }
+
+    #[test]
+    fn only_a_record_that_may_be_in_the_bucket_is_written_for_the_last_time() {
+        let sid = Sid::from_random([1; Sid::LEN]);
+        assert!(Keeper::new(sid, record(), 0).detach().is_none());
+        let keeper = Keeper::new(sid, record(), 5);
+        assert!(keeper.detach().is_some());
+        assert!(keeper.detach().is_none() && keeper.snapshot().is_none());
     }
 }

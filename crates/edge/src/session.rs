@@ -104,6 +104,21 @@ impl Session {
         cursor.last = cursor.last.max(offset);
     }
 
+    /// Returns where a session begins that hears everything above a sequence: below what came before that and waits.
+    pub(crate) fn begins(&self, heard_from: u64) -> u64 {
+        let cursor = self.cursor.lock();
+        let first = cursor.held.keys().next().filter(|first| **first <= heard_from);
+        first.map_or(heard_from, |first| first - 1)
+    }
+
+    /// Opens a session at its beginning; once what waits has left, its offset is the sequence above which it hears
+    /// everything.
+    pub(crate) fn open_new(&self, beginning: u64, heard_from: u64) {
+        let mut cursor = self.cursor.lock();
+        cursor.last = cursor.last.max(beginning);
+        cursor.verified = cursor.verified.max(heard_from);
+    }
+
     /// Notes that the client was greeted: it is sent signals from now on, behind the history that waits for it.
     pub(crate) fn greeted(&self) {
         let mut cursor = self.cursor.lock();

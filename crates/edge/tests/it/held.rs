@@ -1,9 +1,13 @@
 //! Rooms that cannot be read for a while: whoever leaves, comes in or comes back meanwhile loses nothing.
 
-use carillon_bus::Bucket;
+use std::time::Duration;
+
+use carillon_bus::{Bucket, RequestError};
 use carillon_protocol::doubt::Findings;
+use carillon_protocol::headers::Headers;
+use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::session::State;
-use carillon_testkit::clients::WsOptions;
+use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::{tokens, wait};
 use serde_json::json;
 
@@ -165,4 +169,42 @@ async fn the_first_event_of_a_session_room_is_found_though_the_link_was_broken()
     stage.nats.restart().await;
     client.set_patience(PATIENCE);
     client.next_event("lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_new_session_was_in_comes_once() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let _neighbour = stage.ws(&edge, "1").await;
+    let subjects = stage.bus.subjects();
+    let main = Namespace::main();
+    // Without republishing no barrier passes, so the session waits while an event comes to a room that it is in.
+    let republish = stage.without_republish().await;
+    let options = SioOptions::websocket(tokens::dev("42"));
+    let client = stage.driver.sio(edge.url(), options);
+    let own = subjects.delivery(&main, &Room::of_user("42"));
+    wait::until_true("the session waits for its barrier", PATIENCE, async || {
+        let timeout = Duration::from_millis(100);
+        let asked = stage.bus.request(&own, &Headers::new(), "".into(), timeout).await;
+        matches!(asked, Err(RequestError::Timeout))
+    })
+    .await;
+    let sequence = stage.publish("all", "early", json!({})).await;
+    let headers = Headers::new()
+        .with("Carillon-Event", "early")
+        .with("Nats-Sequence", sequence.to_string())
+        .with("Nats-Last-Sequence", "0")
+        .with("Nats-Subject", subjects.event(&main, &Room::all()));
+    let all = subjects.delivery(&main, &Room::all());
+    stage.bus.publish(&all, &headers, "{}".into()).await.unwrap();
+    stage.bus.flush().await;
+    stage.with_republish(republish).await;
+    client.set_patience(PATIENCE);
+    client.connected().await;
+    client.next_event("early").await;
+    client.cut();
+    assert!(client.connected().await.recovered);
+    stage.publish("user:42", "end", json!({})).await;
+    client.next_event("end").await;
+    client.assert_no_event("early");
 }
