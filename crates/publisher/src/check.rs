@@ -130,7 +130,7 @@ impl Checker {
                 0,
             )
         };
-        self.size(arrival.body.len() - beside)?;
+        self.size(arrival.body.len().saturating_sub(beside))?;
         let draft = Draft::read(arrival.body, arrival.time)?;
         let at = draft_checks(&draft)?;
         Ok(Accepted {
@@ -167,6 +167,8 @@ impl Checker {
 
 /// The room token under which an event for a list of rooms waits.
 const LIST: &str = "%list";
+/// What stands around the rooms in a list's body.
+const BESIDE: usize = r#""rooms":,"#.len();
 
 /// The end of 2200: the server counts nanoseconds, and takes a time that does not fit for one that has come.
 const LATEST: i64 = 7_289_654_399;
@@ -189,7 +191,7 @@ pub(crate) fn draft_checks(draft: &Draft) -> Result<Option<OffsetDateTime>, Refu
     }
 }
 
-/// Reads the rooms of a list, each once, and the length of their text.
+/// Reads the rooms of a list, each once, and by how much the body is longer than that of the event for one room.
 fn list_rooms(body: &[u8]) -> Result<(Vec<Room>, usize), Refusal> {
     let list: List<'_> = serde_json::from_slice(body).map_err(BadEvent::Json)?;
     let bad = |text: &str| Refusal::new("bad_rooms", text);
@@ -200,7 +202,7 @@ fn list_rooms(body: &[u8]) -> Result<(Vec<Room>, usize), Refusal> {
     if rooms.is_empty() || rooms.len() > MOST_ROOMS {
         return Err(bad("a list has 1 to 1000 rooms"));
     }
-    Ok((rooms, raw.get().len()))
+    Ok((rooms, raw.get().len() + BESIDE))
 }
 
 /// Reads the names of rooms; each is returned once.

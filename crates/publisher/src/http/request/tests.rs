@@ -2,9 +2,11 @@ use std::sync::Arc;
 
 use carillon_bus::Streams;
 use carillon_bus::streams::EventsStream;
+use carillon_protocol::headers::Headers;
 use carillon_protocol::subject::Subjects;
 
 use super::*;
+use crate::check::{Arrival, Kind};
 
 fn checker() -> Checker {
     let stream = EventsStream {
@@ -46,6 +48,35 @@ fn a_request_becomes_the_body_that_a_team_would_publish() {
         br#"{"rooms":["a","b"],"id":"x","event":"e","args":[1,2]}"#
     );
     assert!(asked.receipt);
+}
+
+#[test]
+fn a_list_is_as_large_as_its_event_for_one_room_here_and_behind_ingest() {
+    let event = |rooms: &str, data: usize| {
+        let data = "x".repeat(data);
+        one(&format!(
+            r#"{{"rooms":{rooms},"event":"e","data":"{data}","id":"i"}}"#
+        ))
+    };
+    let full = 200 - event(r#"["a"]"#, 0).unwrap().body.len();
+    for (rooms, token) in [(r#"["a"]"#, "a"), (r#"["b", "b","\u00e9"]"#, "%list")] {
+        let asked = event(rooms, full).unwrap();
+        let check = |body: Vec<u8>| {
+            checker().check(Arrival {
+                kind: Kind::Publish,
+                subject: &format!("rt.pub.main.{token}"),
+                headers: &Headers::new(),
+                body: &body.into(),
+                time: 7,
+            })
+        };
+        let larger = String::from_utf8(asked.body.clone())
+            .unwrap()
+            .replace("xx\"", "xxx\"");
+        assert_eq!(check(asked.body).unwrap().rooms, asked.rooms);
+        assert_eq!(check(larger.into()).unwrap_err().code, "too_large");
+        assert_eq!(event(rooms, full + 1).unwrap_err().code(), "too_large");
+    }
 }
 
 #[test]
