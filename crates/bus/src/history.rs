@@ -1,5 +1,6 @@
 //! Reading events back: batched direct get (NATS ADR-31), which `async-nats` does not have.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -13,6 +14,8 @@ use crate::subscription::Subscription;
 
 /// Most subjects of one `multi_last` request; the server refuses more.
 const MAX_SUBJECTS: usize = 1024;
+/// Size of one answer to it; all that comes at once would make the link a slow consumer, or fill it.
+const LAST_BYTES: usize = 8 << 20;
 /// Messages asked for at once, and their size.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 4 << 20;
@@ -74,6 +77,8 @@ pub enum HistoryError {
 #[derive(Serialize)]
 struct MultiLast<'a> {
     multi_last: &'a [String],
+    seq: u64,
+    max_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -124,22 +129,52 @@ impl Bus {
     ) -> Result<Vec<StoredMessage>, HistoryError> {
         let mut messages = Vec::new();
         for subjects in subjects.chunks(MAX_SUBJECTS) {
-            let request = serde_json::to_vec(&MultiLast { multi_last: subjects }).expect("strings are JSON");
-            let request = Bytes::from(request);
-            let deadline = tokio::time::Instant::now() + STALE;
-            loop {
-                let (answer, end) = self.direct_get(stream, request.clone()).await?;
-                if at_least == 0 || end.up_to.is_some_and(|up_to| up_to >= at_least) {
-                    messages.extend(answer);
-                    break;
-                }
+            messages.append(&mut self.last_of_some(stream, subjects, at_least).await?);
+        }
+        Ok(messages)
+    }
+
+    async fn last_of_some(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        mut at_least: u64,
+    ) -> Result<Vec<StoredMessage>, HistoryError> {
+        let mut messages: Vec<StoredMessage> = Vec::new();
+        let mut next = 0;
+        let mut deadline = tokio::time::Instant::now() + STALE;
+        loop {
+            let request = MultiLast {
+                multi_last: subjects,
+                seq: next,
+                max_bytes: LAST_BYTES,
+            };
+            let request = serde_json::to_vec(&request).expect("strings are JSON");
+            let (mut answer, end) = self.direct_get(stream, request.into()).await?;
+            let is_good = match end.up_to {
+                Some(up_to) => up_to >= at_least,
+                None => at_least == 0 && end.pending == 0,
+            };
+            if !is_good || (answer.is_empty() && end.pending > 0) {
                 if tokio::time::Instant::now() > deadline {
                     return Err(HistoryError::Stale);
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
             }
+            messages.append(&mut answer);
+            if end.pending == 0 {
+                if next > 0 {
+                    keep_newest(&mut messages);
+                }
+                return Ok(messages);
+            }
+            // The rest is further back in the stream, where another replica must be too. What was stored in the
+            // meantime comes as well: a bucket keeps nothing else of a subject.
+            next = messages.last().map_or(0, |message| message.sequence + 1);
+            at_least = at_least.max(end.up_to.unwrap_or(0));
+            deadline = tokio::time::Instant::now() + STALE;
         }
-        Ok(messages)
     }
 
     /// Returns the messages of a subject with sequences in `(after, up_to]`, ascending, as far as the limit lets.
@@ -266,13 +301,13 @@ impl Bus {
                     return Ok((messages, end));
                 }
                 Some(404) => {
-                    return Ok((
-                        messages,
-                        End {
-                            pending: 0,
-                            up_to: None,
-                        },
-                    ));
+                    // Other answers than this one end where a message went away while they were made.
+                    let is_whole = status.is_some_and(|status| status.text == "No Results");
+                    let end = End {
+                        pending: u64::from(!is_whole),
+                        up_to: None,
+                    };
+                    return Ok((messages, end));
                 }
                 Some(503) => return Err(HistoryError::Away),
                 Some(code) => {
@@ -282,6 +317,14 @@ impl Bus {
             }
         }
     }
+}
+
+/// Keeps the last message of each subject; all are in the order of the stream.
+fn keep_newest(messages: &mut Vec<StoredMessage>) {
+    let mut seen = HashSet::new();
+    messages.reverse();
+    messages.retain(|message| seen.insert(message.subject.clone()));
+    messages.reverse();
 }
 
 fn stored(message: Message) -> Option<StoredMessage> {
@@ -323,8 +366,10 @@ pub fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use carillon_service::settings::Nats;
-    use carillon_testkit::nats::Server;
+    use carillon_testkit::nats::{Options, Server};
     use serde_json::json;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpStream;
@@ -426,5 +471,60 @@ mod tests {
             }
             assert!(sequences.into_iter().eq(1..=50));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_last_messages_come_in_as_many_answers_as_they_need() {
+        const SUBJECTS: usize = 80;
+        // As without the setting.
+        let options = Options {
+            extra: "max_pending: 64MB\n".to_owned(),
+            ..Options::default()
+        };
+        let server = Server::start_with(options).await;
+        let settings = Nats {
+            url: server.url(),
+            ..Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        let none = Headers::new();
+        // As a bucket: what is replaced is gone.
+        let config = json!({
+            "name": "MANY", "subjects": ["many.*"], "allow_direct": true, "max_msgs_per_subject": 1,
+        });
+        let created = bus.request(
+            "$JS.API.STREAM.CREATE.MANY",
+            &none,
+            config.to_string().into(),
+            LIMIT,
+        );
+        created.await.unwrap();
+        let subjects: Vec<String> = (0..SUBJECTS).map(|subject| format!("many.{subject}")).collect();
+        // Together more than the server puts into one answer.
+        let body = Bytes::from(vec![b'x'; 900_000]);
+        for subject in &subjects {
+            bus.store(subject, &none, body.clone()).await.unwrap();
+        }
+        let last = bus.last("MANY", &subjects, SUBJECTS as u64).await.unwrap();
+        assert!(last.iter().map(|message| &message.subject).eq(&subjects));
+
+        let reading = AtomicBool::new(true);
+        let write = async {
+            let mut random = fastrand::Rng::with_seed(7);
+            while reading.load(Ordering::Relaxed) {
+                let subject = &subjects[random.usize(..SUBJECTS)];
+                bus.store(subject, &none, body.slice(..500_000)).await.unwrap();
+            }
+        };
+        let read = async {
+            for _ in 0..5 {
+                let last = bus.last("MANY", &subjects, 0).await.unwrap();
+                assert!(last.is_sorted_by_key(|message| message.sequence));
+                let found: HashSet<&String> = last.iter().map(|message| &message.subject).collect();
+                assert_eq!((found.len(), last.len()), (SUBJECTS, SUBJECTS));
+            }
+            reading.store(false, Ordering::Relaxed);
+        };
+        tokio::join!(write, read);
     }
 }

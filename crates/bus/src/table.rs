@@ -129,7 +129,8 @@ impl Table {
         }
     }
 
-    /// Returns every key with its value, at one moment; a replica that is behind answers with an earlier one.
+    /// Returns every key with its value, at one moment where 8 MiB hold them; a replica that is behind answers with an
+    /// earlier one.
     ///
     /// For buckets of few keys: the server answers for some thousand at most.
     pub async fn entries(&self) -> Result<Vec<(String, Entry)>, HistoryError> {
