@@ -5,7 +5,7 @@ mod doubts;
 mod owner;
 mod queue;
 pub(crate) mod store;
-mod tails;
+pub(crate) mod tails;
 mod voyage;
 
 use std::sync::Arc;

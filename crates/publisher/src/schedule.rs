@@ -8,12 +8,15 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::backoff::Backoff;
 use crate::check::{Accepted, Refusal};
+use crate::pipeline::tails::Origin;
 
 /// Present where the time of delivery has come, whatever this machine's clock says.
 pub(crate) const FIRED: &str = "Carillon-Fired";
 
 /// The `Nats-Msg-Id` with which an event for later was published; the server removes that header when its time comes.
 const PUBLISH_ID: &str = "Carillon-Msg-Id";
+/// Which message of INGEST it was that has to wait.
+const ORIGIN: &str = "Carillon-Origin";
 const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 /// Refusals after which the event is given up; others than a malformed schedule pass.
@@ -27,6 +30,15 @@ pub(crate) fn is_due(at: Option<OffsetDateTime>, headers: &Headers, now: OffsetD
 /// Returns the name that the outside gave a publish.
 pub(crate) fn publish_id(headers: &Headers) -> Option<&str> {
     headers.get(PUBLISH_ID).or_else(|| headers.get(name::MSG_ID))
+}
+
+/// Names an event by the message of INGEST that it came with: the same name when its time has come, and when that
+/// message comes again.
+pub(crate) fn origin_id(headers: &Headers, own: Origin) -> String {
+    match headers.get(ORIGIN) {
+        Some(origin) => format!("ingest {origin}"),
+        None => format!("ingest {} {}", own.sequence, own.time),
+    }
 }
 
 /// Takes from an event's ttl what has passed since its time of delivery, or else since the publish; nothing is left of
@@ -46,7 +58,7 @@ pub(crate) fn count_down(accepted: &mut Accepted, headers: &Headers, published: 
 #[derive(Debug, Clone)]
 pub(crate) struct Appointment {
     /// Names the appointment; a second one of the same name replaces the first.
-    pub(crate) name: String,
+    pub(crate) origin: Origin,
     pub(crate) at: OffsetDateTime,
     /// The subject on which it comes back.
     pub(crate) target: String,
@@ -57,7 +69,7 @@ pub(crate) struct Appointment {
 impl Appointment {
     /// Keeps the event until its time, however long it takes to store that.
     pub(crate) async fn keep(&self, bus: &Bus) -> Result<(), Refusal> {
-        let (subject, headers) = (bus.subjects().scheduled(&self.name), self.headers());
+        let (subject, headers) = (bus.subjects().scheduled(&self.name()), self.headers());
         let mut backoff = Backoff::new();
         let mut refused = 0;
         loop {
@@ -78,11 +90,16 @@ impl Appointment {
         }
     }
 
+    fn name(&self) -> String {
+        format!("{}-{}", self.origin.sequence, self.origin.time)
+    }
+
     fn headers(&self) -> Headers {
         let mut headers = Headers::new()
             .with(SCHEDULE, format!("@at {}", seconds(self.at)))
             .with(TARGET, self.target.clone())
-            .with(name::MSG_ID, format!("at:{}", self.name))
+            .with(name::MSG_ID, format!("at:{}", self.name()))
+            .with(ORIGIN, format!("{} {}", self.origin.sequence, self.origin.time))
             .with(FIRED, "1");
         if let Some(id) = self.headers.get(name::MSG_ID) {
             headers.push(PUBLISH_ID, id);
@@ -146,9 +163,13 @@ mod tests {
             .with("Carillon-Fired", "2")
             .with("Nats-Msg-Id", "m")
             .with("Carillon-Msg-Id", "forged")
+            .with("Carillon-Origin", "forged")
             .with("X", "1");
         let appointment = Appointment {
-            name: "7".into(),
+            origin: Origin {
+                sequence: 7,
+                time: 70,
+            },
             at: at("2030-01-01T00:00:00Z"),
             target: "rt.pub.main.a".into(),
             headers,
@@ -158,6 +179,15 @@ mod tests {
         assert_eq!(headers.get("Nats-Rollup"), None);
         assert_eq!((headers.get("X"), headers.get(FIRED)), (Some("1"), Some("1")));
         assert_eq!(publish_id(&headers), Some("m"));
+        let again = origin_id(&Headers::new(), appointment.origin);
+        let own = Origin {
+            sequence: 9,
+            time: 90,
+        };
+        assert_eq!(
+            (origin_id(&headers, own), again),
+            ("ingest 7 70".into(), "ingest 7 70".into())
+        );
         assert_eq!(headers.get(SCHEDULE), Some("@at 2030-01-01T00:00:00Z"));
     }
 }

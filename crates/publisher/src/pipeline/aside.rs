@@ -8,6 +8,7 @@ use crate::check::{Accepted, Arrival, Kind, Refusal};
 use crate::dead::Letter;
 use crate::pipeline::Partition;
 use crate::pipeline::store::Fate;
+use crate::pipeline::tails::Origin;
 use crate::receipt::Receipt;
 use crate::schedule::Appointment;
 use crate::{metrics, receipt, signal, trace};
@@ -36,7 +37,7 @@ impl Aside {
             }
             Self::Later(at) => {
                 let appointment = Appointment {
-                    name: format!("{}-{}", delivered.sequence, delivered.time),
+                    origin: Origin::of(delivered),
                     at,
                     target: published_subject(bus, &delivered.subject),
                     headers: delivered.headers.clone(),

@@ -201,7 +201,7 @@ impl<'a> Reading<'a> {
             namespace,
             rooms,
             draft,
-            ..
+            at,
         } = accepted;
         let event = draft.event;
         let span = tracing::info_span!("store", namespace = %namespace, ingest = delivered.sequence);
@@ -212,7 +212,7 @@ impl<'a> Reading<'a> {
             .map(|room| subjects.event(&namespace, room).into())
             .collect();
         let bytes = delivered.body.len();
-        let content = Arc::new(content(&event, draft.ttl, &delivered, &span));
+        let content = Arc::new(content(&event, at.is_some(), draft.ttl, &delivered, &span));
         let once: Option<Arc<str>> = content.once.as_deref().map(Arc::from);
         let value = Item {
             delivered,
@@ -319,11 +319,8 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) -> Content {
-    let origin = Origin {
-        sequence: delivered.sequence,
-        time: delivered.time,
-    };
+fn content(event: &Event, has_time: bool, ttl: Option<u64>, delivered: &Delivered, span: &Span) -> Content {
+    let origin = Origin::of(delivered);
     let mut headers = event.headers().with(name::INGEST, delivered.sequence.to_string());
     trace::pass_on(span, &delivered.headers, &mut headers);
     // INGEST forgets the names of messages that are gone when its server restarts; EVENTS keeps its messages.
@@ -334,8 +331,11 @@ fn content(event: &Event, ttl: Option<u64>, delivered: &Delivered, span: &Span) 
     let ttl = ttl.map(|ttl| ttl.min(LONGEST_TTL));
     if let Some(ttl) = ttl {
         headers.push(name::TTL, format!("{ttl}s"));
-        // It may be gone before a new owner looks whether it was stored.
-        once = once.or_else(|| Some(format!("ingest {} {}", origin.sequence, origin.time)));
+    }
+    // One with a ttl may be gone before a new owner looks whether it was stored; one with a time comes again beside
+    // itself where its first owner died before it could acknowledge it.
+    if ttl.is_some() || has_time {
+        once = once.or_else(|| Some(schedule::origin_id(&delivered.headers, origin)));
     }
     Content {
         headers,

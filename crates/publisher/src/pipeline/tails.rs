@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use carillon_bus::StoredMessage;
+use carillon_bus::durable::Delivered;
 use carillon_protocol::before::Before;
 use carillon_protocol::headers::name;
 
@@ -30,6 +31,15 @@ pub(crate) struct Tail {
 pub(crate) struct Origin {
     pub(crate) sequence: u64,
     pub(crate) time: u64,
+}
+
+impl Origin {
+    pub(crate) fn of(delivered: &Delivered) -> Self {
+        Self {
+            sequence: delivered.sequence,
+            time: delivered.time,
+        }
+    }
 }
 
 impl Tail {

@@ -68,6 +68,50 @@ async fn an_event_for_later_needs_no_publisher_until_then() {
 }
 
 #[tokio::test]
+async fn an_event_whose_appointment_was_kept_but_not_acknowledged_is_stored_once() {
+    let stage = Stage::new().await;
+    stage.publisher().await.stop().await;
+    let at = rfc3339(Duration::from_secs(1));
+    let one = json!({ "event": "e", "data": 1, "at": at }).to_string();
+    let list = json!({ "event": "e", "data": 2, "at": at, "rooms": ["a", "b"] }).to_string();
+    let published = [("a", &one), ("%list", &list)];
+    for (room, body) in published {
+        stage.publish(&format!("rt.pub.main.{room}"), body).await;
+    }
+    // What a publisher has done that died then.
+    let all = ["rt.ingest.*.main.*".to_owned()];
+    let waiting = stage.bus.last("RT_INGEST", &all, 0).await.unwrap();
+    assert_eq!(waiting.len(), 2);
+    for (original, (room, _)) in waiting.iter().zip(published) {
+        let (sequence, time) = (original.sequence, original.time);
+        let headers = Headers::new()
+            .with("Nats-Schedule", format!("@at {at}"))
+            .with("Nats-Schedule-Target", format!("rt.pub.main.{room}"))
+            .with(name::MSG_ID, format!("at:{sequence}-{time}"))
+            .with("Carillon-Origin", format!("{sequence} {time}"))
+            .with("Carillon-Fired", "1");
+        let subject = stage.bus.subjects().scheduled(&format!("{sequence}-{time}"));
+        stage
+            .bus
+            .store(&subject, &headers, original.body.clone())
+            .await
+            .unwrap();
+    }
+    wait::until_true("both appointments fired", LIMIT, async || {
+        let last = stage.bus.last("RT_INGEST", &all, 0).await.unwrap();
+        last.iter()
+            .all(|message| message.headers.get("Carillon-Fired").is_some())
+    })
+    .await;
+    let publisher = stage.publisher().await;
+    stage.room("a", 2).await;
+    stage.ingest_is_empty().await;
+    assert_eq!(data(&stage.room("a", 2).await), ["1", "2"]);
+    assert_eq!(data(&stage.room("b", 1).await), ["2"]);
+    publisher.stop().await;
+}
+
+#[tokio::test]
 async fn a_time_in_the_past_is_now() {
     let stage = Stage::new().await;
     let publisher = stage.publisher().await;
