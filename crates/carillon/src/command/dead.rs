@@ -43,15 +43,15 @@ enum Action {
         cluster: Cluster,
     },
     /// Puts bodies back on the subjects they came on, and takes them off the list
-    #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
     Replay {
-        /// The numbers from the list
-        #[arg(group = "which", value_name = "SEQUENCE")]
+        /// The numbers from the list; all without one
+        #[arg(value_name = "SEQUENCE")]
         sequences: Vec<u64>,
-        /// All, or all with this reason
-        #[arg(long, group = "which")]
+        /// All, as without a number
+        #[arg(long)]
         all: bool,
-        #[arg(long, group = "which", value_name = "CODE")]
+        /// Only those whose reason begins so, such as not_json
+        #[arg(long, value_name = "CODE")]
         reason: Option<String>,
         #[command(flatten)]
         cluster: Cluster,
