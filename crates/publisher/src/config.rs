@@ -179,6 +179,12 @@ impl Config {
 impl Mqtt {
     fn check(&self) -> Result<(), (&'static str, String)> {
         crate::mqtt::broker(&self.url).map_err(|problem| ("url", problem.to_owned()))?;
+        if self.client_id.as_deref() == Some("") {
+            return Err((
+                "client_id",
+                "expected a name, or nothing for one that is made".to_owned(),
+            ));
+        }
         if self.qos > 2 {
             return Err(("qos", "expected 0, 1 or 2".to_owned()));
         }
@@ -281,6 +287,10 @@ mod tests {
             (
                 r#"{"url":"http://x","topic":"s","room":"r","event":"t"}"#,
                 "publisher.mqtt[0].url",
+            ),
+            (
+                r#"{"url":"mqtt://x","client_id":"","topic":"s","room":"r","event":"t"}"#,
+                "publisher.mqtt[0].client_id",
             ),
             (
                 r#"{"url":"mqtt://x","topic":"s/#/t","room":"r","event":"t"}"#,
