@@ -155,7 +155,8 @@ impl Names<'_> {
         Config {
             subjects: vec![self.all("pub"), self.all("ingest")],
             retention: RetentionPolicy::WorkQueue,
-            duplicate_window: self.layout.history.dedupe,
+            // No longer than EVENTS: what is known here is looked for there.
+            duplicate_window: self.layout.history.memory(),
             allow_message_schedules: true,
             subject_transform: Some(SubjectTransform {
                 source: format!("{prefix}.pub.*.*"),
@@ -186,7 +187,7 @@ impl Names<'_> {
             },
             max_messages_per_subject: i64::try_from(history.max_per_room).unwrap_or(i64::MAX),
             discard: DiscardPolicy::Old,
-            duplicate_window: history.dedupe.min(history.max_age),
+            duplicate_window: history.memory(),
             allow_atomic_publish: true,
             allow_rollup: true,
             republish: Some(Republish {
@@ -401,6 +402,9 @@ fn effective_window(wanted: &Config) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use carillon_service::settings::Nats;
+    use carillon_testkit::nats::Server;
+
     use super::*;
 
     fn config() -> Config {
@@ -440,6 +444,42 @@ mod tests {
             ..config()
         };
         assert_eq!(grow(&found, &other).unwrap().unwrap().subjects, ["a", "b"]);
+    }
+
+    async fn start(prefix: &str) -> (Server, Bus) {
+        let server = Server::start().await;
+        let settings = Nats {
+            url: server.url(),
+            prefix: prefix.to_owned(),
+            ..Nats::default()
+        };
+        let bus = Bus::connect(&settings, "test").await.unwrap();
+        (server, bus)
+    }
+
+    fn layout(partitions: u32) -> Layout {
+        Layout {
+            history: History::default(),
+            namespaces: vec![(Namespace::main(), "events".to_owned())],
+            partitions,
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_are_forgotten_everywhere_at_once() {
+        let (_server, bus) = start("rt").await;
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        for (dedupe, max_age, expected) in [(10, 2, 2), (10, 60, 10)] {
+            let mut layout = layout(2);
+            layout.history.dedupe = minutes(dedupe);
+            layout.history.max_age = minutes(max_age);
+            let streams = ensure(&bus, &layout).await.unwrap();
+            for name in [&streams.ingest, &streams.events[&Namespace::main()].name] {
+                let stream = bus.inner.jetstream.get_stream(name).await.unwrap();
+                let window = stream.cached_info().config.duplicate_window;
+                assert_eq!(window, minutes(expected), "{name}");
+            }
+        }
     }
 
     #[test]

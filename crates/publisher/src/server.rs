@@ -130,7 +130,7 @@ impl Server {
             intake: intake.clone(),
             receipts: receipts.clone(),
             sent: bus.table(Bucket::Cluster),
-            dedupe: layout.history.dedupe,
+            dedupe: layout.history.memory(),
             receipt_timeout: config.receipt_timeout,
             max_body: usize::try_from(config.max_body).unwrap_or(usize::MAX),
             max_rooms: config.max_rooms,

@@ -16,7 +16,7 @@ pub struct History {
     pub max_bytes: u64,
     /// Events kept per room; also the most that one resume reads of a room.
     pub max_per_room: u64,
-    /// How long an id or `Nats-Msg-Id` is remembered.
+    /// How long an id or `Nats-Msg-Id` is remembered, if events stay as long; see [`History::memory`].
     #[serde(with = "duration")]
     pub dedupe: Duration,
     /// Where events are kept.
@@ -29,6 +29,13 @@ pub struct History {
 pub enum Storage {
     File,
     Memory,
+}
+
+impl History {
+    /// Returns how long ids are remembered: an id is forgotten with its event, wherever it is known.
+    pub fn memory(&self) -> Duration {
+        self.dedupe.min(self.max_age)
+    }
 }
 
 impl Default for History {
