@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType, SubjectTransform,
+    Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType, Stream, SubjectTransform,
 };
 use carillon_protocol::names::Namespace;
 use carillon_service::settings::{History, Storage};
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use crate::connection::Bus;
@@ -261,6 +262,15 @@ async fn ensure_stream(bus: &Bus, wanted: &Config) -> Result<Info, EnsureError> 
                 let Some(grown) = grow(&info.config, wanted)? else {
                     return Ok(info);
                 };
+                let (found, asked) = (partitions(&info.config), partitions(wanted));
+                if found != asked && events_wait(bus, &stream).await.map_err(server)? {
+                    return Err(EnsureError::Disagrees {
+                        stream: wanted.name.clone(),
+                        field: "publisher.partitions",
+                        found: format!("{} for events that wait", found.unwrap_or_default()),
+                        wanted: asked.unwrap_or_default(),
+                    });
+                }
                 return bus
                     .inner
                     .jetstream
@@ -286,6 +296,26 @@ async fn ensure_stream(bus: &Bus, wanted: &Config) -> Result<Info, EnsureError> 
         }
     }
     Err(server("the server did not make the stream in time".to_owned()))
+}
+
+/// Returns by how many partitions a stream spreads namespaces.
+fn partitions(config: &Config) -> Option<String> {
+    let destination = &config.subject_transform.as_ref()?.destination;
+    let (_, rest) = destination.split_once("partition(")?;
+    Some(rest.split_once(',')?.0.to_owned())
+}
+
+/// Returns whether INGEST has events in a partition. With other partitions nobody may read them, or who reads them does
+/// so beside the owner of what comes after them. Events for later are in none before their time.
+async fn events_wait(bus: &Bus, stream: &Stream<Info>) -> Result<bool, String> {
+    let subjects = format!("{}.ingest.*.*.*", bus.subjects().prefix());
+    let info = stream.info_with_subjects(subjects).await;
+    let mut waiting = info.map_err(|error| error.to_string())?;
+    match waiting.next().await {
+        Some(Ok(_)) => Ok(true),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Ok(false),
+    }
 }
 
 fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
@@ -402,6 +432,8 @@ fn effective_window(wanted: &Config) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use carillon_protocol::headers::Headers;
     use carillon_service::settings::Nats;
     use carillon_testkit::nats::Server;
 
@@ -479,6 +511,34 @@ mod tests {
                 let window = stream.cached_info().config.duplicate_window;
                 assert_eq!(window, minutes(expected), "{name}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn partitions_stay_while_events_wait_in_them() {
+        let (_server, bus) = start("rt").await;
+        let streams = ensure(&bus, &layout(4)).await.unwrap();
+        let body = Bytes::from_static(b"{}");
+        let later = Headers::new()
+            .with("Nats-Schedule", "@at 2100-01-01T00:00:00Z")
+            .with("Nats-Schedule-Target", "rt.pub.main.a");
+        bus.store("rt.ingest.at.1", &later, body.clone()).await.unwrap();
+        let stored = bus.store("rt.pub.main.a", &Headers::new(), body).await.unwrap();
+        for partitions in [2, 8] {
+            let error = ensure(&bus, &layout(partitions)).await.unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains("publisher.partitions 4") && text.contains(&format!("asks for {partitions}")),
+                "{text}"
+            );
+        }
+        ensure(&bus, &layout(4)).await.unwrap();
+        assert!(bus.remove(&streams.ingest, stored.sequence).await.unwrap());
+        for number in [2, 8] {
+            ensure(&bus, &layout(number)).await.unwrap();
+            let stream = bus.inner.jetstream.get_stream(&streams.ingest).await.unwrap();
+            let found = partitions(&stream.cached_info().config);
+            assert_eq!(found, Some(number.to_string()));
         }
     }
 
