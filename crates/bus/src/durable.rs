@@ -20,6 +20,10 @@ const ACK_WAIT: Duration = Duration::from_secs(300);
 const MAX_PENDING: i64 = 4096;
 /// Messages asked for with one request; the next request goes out when half of them have come.
 const BATCH: u64 = 512;
+/// Bytes asked for with one request, if four messages of the largest size are no more.
+const BATCH_BYTES: usize = 16 << 20;
+/// How the server ends a request whose bytes the next message exceeds.
+const TOO_LARGE: &str = "Message Size Exceeds MaxBytes";
 /// How long the server keeps a request.
 const EXPIRES: Duration = Duration::from_secs(10);
 /// How often the server says that it keeps a request, while it has no message; two that do not come are too many.
@@ -55,6 +59,10 @@ pub struct Durable {
     inbox: String,
     /// Messages that were asked for and have not come.
     asked: u64,
+    /// Most bytes that a request brings.
+    max_bytes: usize,
+    /// The next message is larger than that: it was stored when the server took larger ones.
+    is_oversized: bool,
     /// When the server has been silent for too long; set while it is listened to.
     silent: Option<Instant>,
     /// How many messages came.
@@ -149,6 +157,8 @@ impl Durable {
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             inbox,
             asked: 0,
+            max_bytes: BATCH_BYTES.max(bus.max_payload().saturating_mul(4)),
+            is_oversized: false,
             silent: None,
             delivered: 0,
             state,
@@ -208,8 +218,14 @@ impl Durable {
 
     /// Asks for more messages.
     async fn ask(&mut self) -> Result<(), DurableError> {
+        let (batch, max_bytes) = if self.is_oversized {
+            (1, 0)
+        } else {
+            (BATCH, self.max_bytes)
+        };
         let request = json!({
-            "batch": BATCH,
+            "batch": batch,
+            "max_bytes": max_bytes,
             "expires": u64::try_from(EXPIRES.as_nanos()).unwrap_or(u64::MAX),
             "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
         });
@@ -220,7 +236,8 @@ impl Durable {
             .link()
             .publish(&self.next, Some(&self.inbox), &Headers::new(), request.as_bytes())
             .map_err(|_| DurableError::Away)?;
-        self.asked += BATCH;
+        self.asked += batch;
+        self.is_oversized = false;
         Ok(())
     }
 
@@ -265,6 +282,7 @@ impl Durable {
                 // The request has ended, with so many messages that will not come.
                 let left = headers.number("Nats-Pending-Messages").unwrap_or(BATCH);
                 self.asked = self.asked.saturating_sub(left);
+                self.is_oversized |= status.text == TOO_LARGE && left == BATCH;
             }
             (503, _) => return Err(DurableError::Away),
             _ => return Err(refused()),

@@ -111,6 +111,60 @@ async fn messages_come_in_order_and_go_when_they_are_acknowledged() {
 }
 
 #[tokio::test]
+async fn large_messages_come_a_few_at_a_time() {
+    const COUNT: usize = 60;
+    let server = Server::start().await;
+    let bus = connect(&server).await;
+    let body = |number: usize| format!("{number} {}", "x".repeat(900_000));
+    for number in 0..COUNT {
+        let stored = bus.store("queue.a", &Headers::new(), body(number).into()).await;
+        stored.unwrap();
+    }
+    let mut durable = open(&bus, "first", Memory::Server).await.unwrap();
+    assert_eq!(durable.max_bytes, 4 * carillon_testkit::nats::MAX_PAYLOAD);
+    durable.max_bytes = BATCH_BYTES;
+    let mut next = async || {
+        let next = tokio::time::timeout(LIMIT, durable.next()).await;
+        next.unwrap().unwrap()
+    };
+    assert_eq!(next().await.body, body(0));
+    // The request ends though it was for more messages.
+    let under_way = wait::until("the end of the request", LIMIT, async || {
+        let stream = bus.inner.jetstream.get_stream(STREAM).await.ok()?;
+        let mut consumer: PullConsumer = stream.get_consumer("first").await.ok()?;
+        let info = consumer.info().await.ok()?;
+        (info.num_waiting == 0).then_some(info.num_ack_pending)
+    });
+    let most = BATCH_BYTES / 900_000;
+    let under_way = under_way.await;
+    assert!((1..=most).contains(&under_way), "{under_way} of {most}");
+    for number in 1..COUNT {
+        assert_eq!(next().await.body, body(number));
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_larger_than_what_is_asked_for_comes_nevertheless() {
+    let server = Server::start().await;
+    let bus = connect(&server).await;
+    let mut durable = open(&bus, "first", Memory::Server).await.unwrap();
+    durable.max_bytes = 1000;
+    let sizes = [10, 5000, 10, 900, 900, 5000, 5000, 10];
+    for size in sizes {
+        let body = vec![b'x'; size];
+        bus.store("queue.a", &Headers::new(), body.into()).await.unwrap();
+    }
+    for size in sizes {
+        let message = tokio::time::timeout(LIMIT, durable.next()).await;
+        assert_eq!(message.unwrap().unwrap().body.len(), size);
+    }
+    store(&bus, 0..2000).await;
+    for message in read(&mut durable, 0..2000).await {
+        message.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_acknowledged_comes_to_the_next_owner() {
     let server = Server::start().await;
     let bus = connect(&server).await;
