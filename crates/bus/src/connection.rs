@@ -276,7 +276,7 @@ fn both(
 }
 
 /// What the server counts against its `max_payload`.
-fn wire_size(headers: &Headers, body: &[u8]) -> usize {
+pub(crate) fn wire_size(headers: &Headers, body: &[u8]) -> usize {
     let lines: usize = headers
         .iter()
         .map(|(name, value)| name.len() + ": \r\n".len() + value.len())

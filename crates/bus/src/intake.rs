@@ -22,7 +22,7 @@ const WAITING: usize = 1 << 16;
 /// The subscription to the answers of all requests.
 const ANSWERS: u64 = 0;
 /// What the server says in place of an answer.
-const NO_RESPONDERS: u16 = 503;
+pub(crate) const NO_RESPONDERS: u16 = 503;
 
 /// The link with its subscriptions; cheap to clone, and closed with its last clone.
 #[derive(Clone)]
@@ -216,6 +216,23 @@ impl Intake {
             }
             _ => Ok(received.message),
         }
+    }
+
+    /// Sends a request over the connection of a generation, and over no later one.
+    pub(crate) async fn request_on(
+        &self,
+        generation: u64,
+        subject: &str,
+        headers: &Headers,
+        body: &[u8],
+    ) -> Result<Answer, Down> {
+        self.0.link.has_room().await;
+        let answer = self.expect();
+        let reply = self.0.routes.answer_subject(answer.number);
+        self.0
+            .link
+            .publish_on(generation, subject, Some(&reply), headers, body)?;
+        Ok(answer)
     }
 
     fn expect(&self) -> Answer {

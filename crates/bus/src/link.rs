@@ -155,6 +155,30 @@ impl Link {
         self.write(|buffer| codec::publish(buffer, subject, reply, headers, body))
     }
 
+    /// Publishes over the connection of a generation, and over no later one.
+    pub(crate) fn publish_on(
+        &self,
+        generation: u64,
+        subject: &str,
+        reply: Option<&str>,
+        headers: &Headers,
+        body: &[u8],
+    ) -> Result<(), Down> {
+        let stands = LinkState {
+            connected: true,
+            generation,
+        };
+        let mut waiting = self.0.waiting.lock();
+        // A break changes the state before it drops what waits, so that this is written now or never.
+        if *self.0.state.borrow() != stands || waiting.len() > MAX_WAITING {
+            return Err(Down);
+        }
+        codec::publish(&mut waiting, subject, reply, headers, body);
+        drop(waiting);
+        self.0.written.notify_one();
+        Ok(())
+    }
+
     /// Waits while more waits to be written than the half of what may.
     pub(crate) async fn has_room(&self) {
         let is_roomy = || self.0.waiting.lock().len() <= MAX_WAITING / 2;

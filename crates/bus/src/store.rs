@@ -9,8 +9,11 @@ use bytes::Bytes;
 use carillon_protocol::headers::Headers;
 use serde::Deserialize;
 
-use crate::connection::{Bus, RequestError, write_headers};
+use crate::connection::{Bus, RequestError, wire_size, write_headers};
+use crate::intake::{NO_RESPONDERS, Received};
 
+/// How long an acknowledgement may take, where many are waited for.
+const ACK: Duration = Duration::from_secs(5);
 /// How long an acknowledgement of a batch may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -128,6 +131,53 @@ impl Bus {
         })
     }
 
+    /// Stores messages in their order, without waiting for one acknowledgement before the next message. Returns what was
+    /// acknowledged up to the first message that was not, and why that was not.
+    ///
+    /// All go over one connection: where it breaks, nothing is stored behind what is lost with it.
+    pub async fn store_in_order(&self, messages: &[Outgoing]) -> (Vec<Stored>, Result<(), StoreError>) {
+        let intake = &self.inner.intake;
+        let mut state = intake.link().state();
+        let generation = state.borrow_and_update().generation;
+        let mut sent = Ok(());
+        let mut answers = Vec::with_capacity(messages.len());
+        for message in messages {
+            let Outgoing {
+                subject,
+                headers,
+                body,
+            } = message;
+            if wire_size(headers, body) > self.max_payload() {
+                sent = Err(StoreError::TooLarge);
+                break;
+            }
+            let Ok(answer) = intake.request_on(generation, subject, headers, body).await else {
+                sent = Err(StoreError::Away);
+                break;
+            };
+            answers.push(answer);
+        }
+        let mut stored = Vec::with_capacity(answers.len());
+        for answer in answers {
+            let broken = async {
+                let _ = state
+                    .wait_for(|state| !state.connected || state.generation != generation)
+                    .await;
+            };
+            let ack = tokio::select! {
+                biased;
+                received = answer.come() => read_answer(received),
+                () = broken => Err(StoreError::Away),
+                () = tokio::time::sleep(ACK) => Err(StoreError::Timeout),
+            };
+            match ack {
+                Ok(ack) => stored.push(ack),
+                Err(error) => return (stored, Err(error)),
+            }
+        }
+        (stored, sent)
+    }
+
     /// Stores messages of one stream with contiguous sequences, all or none; at most 1000.
     pub async fn store_batch(&self, messages: Vec<Outgoing>) -> Result<Stored, StoreError> {
         let count = messages.len();
@@ -179,6 +229,17 @@ fn read_ack(body: &[u8]) -> Result<Option<Stored>, StoreError> {
             duplicate: ack.duplicate,
         })),
     }
+}
+
+fn read_answer(received: Option<Received>) -> Result<Stored, StoreError> {
+    let Received { message, status } = received.ok_or(StoreError::Away)?;
+    if status.is_some_and(|status| status.code == NO_RESPONDERS) && message.body.is_empty() {
+        return Err(StoreError::NoStream);
+    }
+    read_ack(&message.body)?.ok_or_else(|| StoreError::Refused {
+        code: 0,
+        description: "the message was not acknowledged".to_owned(),
+    })
 }
 
 fn request_error(error: RequestError) -> StoreError {

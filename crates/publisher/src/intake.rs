@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_bus::{Bus, StoreError, Stored};
+use carillon_bus::{Bus, Outgoing, StoreError, Stored};
 use carillon_protocol::headers::Headers;
 use tokio::time::Instant;
 
@@ -53,38 +53,42 @@ impl Intake {
             .unwrap_or(Err(IntakeError::Away))
     }
 
-    /// Stores messages in their order, without waiting for one acknowledgement before the next message.
+    /// Stores messages in their order; each of them as [`Intake::store`] does.
     pub(crate) async fn store_all(
         &self,
         incoming: &[Incoming],
         deadline: Instant,
     ) -> Result<Vec<Stored>, IntakeError> {
-        let mut acks = Vec::with_capacity(incoming.len());
-        for message in incoming {
-            let sent = async {
-                self.connected().await;
-                self.bus
-                    .store_later(&message.subject, &message.headers, message.body.clone())
-                    .await
-            };
-            let ack = tokio::time::timeout_at(deadline, sent)
-                .await
-                .map_err(|_| IntakeError::Away)?;
-            acks.push(ack);
-        }
-        let mut stored = Vec::with_capacity(incoming.len());
-        for (message, ack) in incoming.iter().zip(acks) {
-            let first = match ack {
-                Ok(ack) => tokio::time::timeout_at(deadline, ack)
-                    .await
-                    .unwrap_or(Err(StoreError::Timeout)),
-                Err(error) => Err(error),
-            };
-            stored.push(match first {
-                Ok(done) => done,
+        let attempts = self.attempts_in_order(incoming);
+        tokio::time::timeout_at(deadline, attempts)
+            .await
+            .unwrap_or(Err(IntakeError::Away))
+    }
+
+    async fn attempts_in_order(&self, incoming: &[Incoming]) -> Result<Vec<Stored>, IntakeError> {
+        let messages: Vec<Outgoing> = incoming
+            .iter()
+            .map(|message| Outgoing {
+                subject: message.subject.to_string(),
+                headers: message.headers.clone(),
+                body: message.body.clone(),
+            })
+            .collect();
+        let mut stored = Vec::with_capacity(messages.len());
+        let mut backoff = Backoff::new();
+        while stored.len() < messages.len() {
+            self.connected().await;
+            let (mut acknowledged, rest) = self.bus.store_in_order(&messages[stored.len()..]).await;
+            stored.append(&mut acknowledged);
+            match rest {
+                Ok(()) => break,
                 Err(StoreError::TooLarge) => return Err(IntakeError::TooLarge),
-                Err(_) => self.store(message, deadline).await?,
-            });
+                // All from the first that is not known to be stored go once more, in their order.
+                Err(error) => {
+                    tracing::debug!(%error, stored = stored.len(), "events are not all taken in yet")
+                }
+            }
+            backoff.wait().await;
         }
         Ok(stored)
     }

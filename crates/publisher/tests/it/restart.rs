@@ -72,6 +72,40 @@ async fn a_restart_of_nats_in_the_middle_loses_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_keeps_its_order_when_nats_goes_away_in_the_middle() {
+    const COUNT: usize = 300;
+    let mut stage = Stage::new().await;
+    stage.options.config.max_body = 64 << 20;
+    stage.options.config.ingest_timeout = LIMIT;
+    let publisher = stage.publisher().await;
+    publisher.owns_all(&stage).await;
+    // Much more than what is on its way in the sockets.
+    let filling = "x".repeat(100_000);
+    let batch = (0..COUNT).map(|number| json!({ "rooms": ["a"], "event": "e", "args": [number, filling] }));
+    let batch = batch.collect::<Vec<_>>().into();
+    let restarting = async {
+        wait::until_true("the first event", LIMIT, async || {
+            let bounds = stage.bus.bounds("RT_INGEST").await;
+            bounds.is_ok_and(|bounds| bounds.last > 0)
+        })
+        .await;
+        stage.nats.kill();
+        stage.nats.restart().await;
+    };
+    let (answer, ()) = tokio::join!(publisher.post("/v1/events/batch", batch), restarting);
+    assert_eq!(answer.0, 202, "{}", answer.1);
+    stage.ingest_is_empty().await;
+    let stored = stage.room("a", COUNT).await;
+    let numbers = stored.iter().map(|event| {
+        let (number, _): (usize, String) = serde_json::from_slice(&event.body).unwrap();
+        number
+    });
+    let numbers: Vec<usize> = numbers.collect();
+    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
+    publisher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_waits_for_nats_and_then_says_so() {
     let mut stage = Stage::new().await;
     stage.options.config.ingest_timeout = Duration::from_secs(3);
