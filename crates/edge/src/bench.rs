@@ -88,6 +88,8 @@ impl RoomWalk {
             ordered: Vec::new(),
             automatic: Vec::new(),
             left: Vec::new(),
+            leaves: 0,
+            stays: [].into(),
             epoch: 1,
             start: 0,
             since: 0,

@@ -258,6 +258,8 @@ impl Hub {
             rooms: BTreeMap::new(),
             automatic,
             left: Vec::new(),
+            leaves: 0,
+            stays: BTreeMap::new(),
             epoch: entry.namespace.style.epoch,
             start,
             since: now(),

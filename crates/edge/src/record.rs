@@ -168,6 +168,7 @@ impl Keeper {
             record.state = State::Live;
             record.gone = None;
             change(&mut record);
+            record.note_moves(&kept.record, self.sid);
             kept.tried = true;
             match put(&table, self.sid, &record, kept.revision, ttl).await {
                 Ok(revision) => {
@@ -264,6 +265,8 @@ mod tests {
             ordered: Vec::new(),
             automatic: Vec::new(),
             left: Vec::new(),
+            leaves: 0,
+            stays: [].into(),
             epoch: 1,
             start: 2,
             since: 3,

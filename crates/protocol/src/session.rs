@@ -1,6 +1,6 @@
 //! The record of a session in the bucket SESSIONS, keyed by its sid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,13 @@ pub struct Record {
     /// Automatic rooms that the connection has left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Room>,
+    /// How often it has left rooms.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub leaves: u64,
+    /// Rooms that it is in since after it had left some, each with `leaves` as it was then: what tells one stay in a
+    /// room from the next.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stays: BTreeMap<Room, u64>,
     /// The epoch of the stream that the sequences belong to.
     pub epoch: u32,
     /// The sequence at which the session began.
@@ -55,6 +62,10 @@ pub struct Record {
     /// Whether `$disconnect` must be told when the transport goes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lifecycle: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where a session stands.
@@ -136,6 +147,26 @@ impl Record {
         }
     }
 
+    /// Counts what a change of the record made it leave, and notes what it made it enter.
+    ///
+    /// Whoever changes the rooms of a record calls this before it is written.
+    pub fn note_moves(&mut self, before: &Self, sid: Sid) {
+        if (&self.rooms, &self.left, &self.automatic) == (&before.rooms, &before.left, &before.automatic) {
+            return;
+        }
+        let (had, has) = (before.rooms_heard(sid), self.rooms_heard(sid));
+        self.leaves += u64::from(!had.is_subset(&has));
+        self.stays.retain(|room, _| has.contains(room));
+        if self.leaves > 0 {
+            self.stays
+                .extend(has.difference(&had).map(|room| (room.clone(), self.leaves)));
+        }
+    }
+
+    fn rooms_heard(&self, sid: Sid) -> BTreeSet<Room> {
+        self.heard(sid).collect()
+    }
+
     /// Returns the sequence of the offset that a client shows, or the start where it has heard nothing since: a stock
     /// client goes on showing the offset of an earlier session, or of an earlier stream.
     pub fn shown(&self, offset: Option<&str>) -> u64 {
@@ -182,6 +213,8 @@ mod tests {
             ordered: Vec::new(),
             automatic: vec![Room::new("team").unwrap()],
             left: vec![Room::all()],
+            leaves: 0,
+            stays: BTreeMap::new(),
             epoch: 1,
             start: 2,
             since: 3,
@@ -221,6 +254,38 @@ mod tests {
         let sid = Sid::from_random([3; 20]);
         let rooms: Vec<String> = record().heard(sid).map(|room| room.to_string()).collect();
         assert_eq!(rooms, ["chat", &format!("session:{sid}"), "team", "user:42"]);
+    }
+
+    #[test]
+    fn each_stay_in_a_room_has_its_number() {
+        let sid = Sid::from_random([3; 20]);
+        let (chat, team, new) = (
+            Room::new("chat").unwrap(),
+            Room::new("team").unwrap(),
+            Room::new("new").unwrap(),
+        );
+        let change = |record: &mut Record, change: &dyn Fn(&mut Record)| {
+            let before = record.clone();
+            change(record);
+            record.note_moves(&before, sid);
+        };
+        let mut record = record();
+        change(&mut record, &|record| _ = record.rooms.insert(new.clone(), 9));
+        assert_eq!((record.leaves, record.stays.len()), (0, 0));
+        for turn in 1..3 {
+            change(&mut record, &|record| record.left.push(team.clone()));
+            change(&mut record, &|record| record.left.retain(|room| *room != team));
+            assert_eq!(record.stays, BTreeMap::from([(team.clone(), turn)]));
+        }
+        change(&mut record, &|record| _ = record.rooms.remove(&chat));
+        change(&mut record, &|record| _ = record.rooms.insert(chat.clone(), 9));
+        let stays = BTreeMap::from([(team.clone(), 2), (chat.clone(), 3)]);
+        assert_eq!(record.stays, stays);
+        // What was left has no stay, and what is left or entered twice counts once.
+        change(&mut record, &|record| record.left.push(team.clone()));
+        change(&mut record, &|record| record.left.push(team.clone()));
+        change(&mut record, &|record| _ = record.rooms.insert(chat.clone(), 11));
+        assert_eq!((record.leaves, &record.stays), (4, &BTreeMap::from([(chat, 3)])));
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub(crate) struct Announcement {
     user: Option<Arc<str>>,
     sid: Sid,
     term: u64,
-    /// The sequence at which the session joined the room, since it may do so more than once.
+    /// The sequence at which the session joined the room, and the number of the stay, since it may do so more than
+    /// once: in an automatic room the sequence stays the same.
     joined: u64,
+    stay: u64,
 }
 
 /// Takes down what the room's owner has to tell.
@@ -155,6 +157,7 @@ impl Announcer {
             sid,
             term: session.term,
             joined: session.joined(sid, room).unwrap_or(session.start),
+            stay: session.stay(room),
         };
         if self.0.try_send(announcement).is_err() {
             metrics::announcement_dropped();
@@ -189,10 +192,14 @@ impl Announcement {
     /// Names the announcement in the whole cluster.
     fn id(&self) -> String {
         let user = self.user.as_deref().unwrap_or_default();
-        let text = format!(
+        let mut text = format!(
             "{}\n{}\n{}\n{}\n{}\n{}\n{user}",
             self.namespace, self.room, self.event, self.sid, self.term, self.joined
         );
+        // A first stay keeps the name that it had before stays were counted.
+        if self.stay > 0 {
+            text = format!("{text}\n{}", self.stay);
+        }
         let hash = Sha256::digest(text.as_bytes());
         let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("presence.{hex}")

@@ -205,6 +205,7 @@ async fn change(
     if record == before {
         return Ok(());
     }
+    record.note_moves(&before, sid);
     let value = serde_json::to_vec(&record).expect("a record is JSON");
     router
         .records
@@ -255,6 +256,8 @@ mod tests {
             ordered: Vec::new(),
             automatic: vec![Room::new("team").unwrap()],
             left: Vec::new(),
+            leaves: 0,
+            stays: BTreeMap::new(),
             epoch: 1,
             start: 1,
             since: 1,

@@ -4,6 +4,7 @@ use std::time::Duration;
 use carillon_bus::Bucket;
 use carillon_protocol::headers::{Headers, name};
 use carillon_protocol::ids::Sid;
+use carillon_protocol::names::Room;
 use carillon_protocol::session::Record;
 use carillon_service::settings::Rate;
 use carillon_testkit::clients::{WsClient, WsOptions};
@@ -324,4 +325,22 @@ async fn bad_messages_are_answered_and_do_no_harm() {
     }
     client.send(&json!({ "type": "ping" }));
     client.next_of_type("pong").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_stay_in_an_automatic_room_has_its_number() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let (client, welcome) = stage.ws(&edge, "42").await;
+    for stay in 1..3 {
+        client.send(&json!({ "type": "unsub", "topic": "all" }));
+        client.next_of_type("unsubscribed").await;
+        client.send(&json!({ "type": "sub", "topic": "all" }));
+        client.next_of_type("subscribed").await;
+        let record = crate::moves::record(&stage, welcome["sid"].as_str().unwrap()).await;
+        assert_eq!(
+            record.stays.into_iter().collect::<Vec<_>>(),
+            [(Room::all(), stay)]
+        );
+    }
 }

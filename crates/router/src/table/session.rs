@@ -17,6 +17,8 @@ pub(crate) struct Session {
     pub(crate) namespace: Namespace,
     /// The rooms beside `all` and the session's own, sorted, each with the sequence at which it was joined.
     pub(crate) rooms: Box<[(Room, u64)]>,
+    /// Those of the rooms it hears that it is in since after it had left some, sorted, each with the number of the stay.
+    stays: Box<[(Room, u64)]>,
     pub(crate) hears_all: bool,
     /// Whether it hears the personal room of its user.
     pub(crate) hears_user: bool,
@@ -50,6 +52,7 @@ impl Session {
             user: record.user,
             namespace: record.namespace,
             rooms: rooms.into_boxed_slice(),
+            stays: record.stays.into_iter().collect(),
             hears_all,
             hears_user,
             epoch: record.epoch,
@@ -70,6 +73,12 @@ impl Session {
             _ => self.hears_all && room.as_str() == "all",
         };
         implied.then_some(self.start)
+    }
+
+    /// Returns what tells this stay in a room from those before and after it.
+    pub(crate) fn stay(&self, room: &Room) -> u64 {
+        let known = self.stays.binary_search_by(|(known, _)| known.cmp(room));
+        known.map_or(0, |index| self.stays[index].1)
     }
 
     /// Returns every room that the session hears, sorted.

@@ -31,6 +31,8 @@ fn record(user: Option<&str>, rooms: &[&str]) -> Record {
         ordered: Vec::new(),
         automatic: Vec::new(),
         left: Vec::new(),
+        leaves: 0,
+        stays: BTreeMap::new(),
         epoch: 1,
         start: 5,
         since: 3,

@@ -1,25 +1,34 @@
 use carillon_bus::history;
 use carillon_protocol::names::Room;
-use carillon_protocol::session::State;
+use carillon_protocol::session::{Record, State};
 use carillon_testkit::wait;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, LIMIT};
 
-/// Returns what was published to a room, and waits until it is what was expected.
+/// Returns what was published to a room.
+async fn told(cluster: &Cluster, room: &str) -> Vec<Value> {
+    let mut told = Vec::new();
+    for partition in 0..4 {
+        let subject = format!("rt.ingest.{partition}.main.{room}");
+        told.extend(cluster.stored(&cluster.streams.ingest, &subject).await);
+    }
+    told.iter()
+        .map(|event| serde_json::from_slice(&event.body).unwrap())
+        .collect()
+}
+
+/// Waits until what was published to a room is what was expected.
 async fn until_told(cluster: &Cluster, room: &str, expected: &[Value]) {
-    let told = async || {
-        let mut told = Vec::new();
-        for partition in 0..4 {
-            let subject = format!("rt.ingest.{partition}.main.{room}");
-            told.extend(cluster.stored(&cluster.streams.ingest, &subject).await);
-        }
-        told.iter()
-            .map(|event| serde_json::from_slice(&event.body).unwrap())
-            .collect::<Vec<Value>>()
-    };
-    let seen = wait::within(LIMIT, async || (told().await == expected).then_some(())).await;
-    assert!(seen.is_some(), "told {:?}, expected {expected:?}", told().await);
+    let seen = wait::within(LIMIT, async || {
+        (told(cluster, room).await == expected).then_some(())
+    })
+    .await;
+    assert!(
+        seen.is_some(),
+        "told {:?}, expected {expected:?}",
+        told(cluster, room).await
+    );
 }
 
 fn joined(user: &str, sid: impl serde::Serialize) -> Value {
@@ -63,6 +72,50 @@ async fn the_first_and_the_last_connection_of_a_user_are_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_stay_in_a_room_is_told() {
+    let cluster = Cluster::start().await;
+    let one = cluster.router().await;
+    let edge = cluster.edge().await;
+    let (automatic, joined_room) = (Room::new("desk:1").unwrap(), Room::new("desk:2").unwrap());
+    let sid = edge
+        .open(Record {
+            automatic: vec![automatic.clone()],
+            ..edge.record(Some("42"), &["desk:2"])
+        })
+        .await;
+    let mut expected = vec![joined("42", sid)];
+    for _ in 0..3 {
+        edge.change(sid, |record| {
+            record.left.push(automatic.clone());
+            record.rooms.remove(&joined_room);
+        })
+        .await;
+        // The sequence is that of the first stay: nothing was published meanwhile.
+        edge.change(sid, |record| {
+            record.left.clear();
+            record.rooms.insert(joined_room.clone(), 0);
+        })
+        .await;
+        expected.extend([left("42", sid), joined("42", sid)]);
+    }
+    for room in ["desk:1", "desk:2"] {
+        until_told(&cluster, room, &expected).await;
+    }
+    // A new router tells the last stay again, under the same name.
+    one.kill();
+    let two = cluster.router().await;
+    edge.connect(Some("43"), &["desk:3"]).await;
+    wait::until_true("the new router tells", LIMIT, async || {
+        told(&cluster, "desk:3").await.len() == 1
+    })
+    .await;
+    for room in ["desk:1", "desk:2"] {
+        until_told(&cluster, room, &expected).await;
+    }
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_router_tells_what_none_has_told() {
     let cluster = Cluster::start().await;
     let edge = cluster.edge().await;
@@ -73,12 +126,7 @@ async fn a_new_router_tells_what_none_has_told() {
     let two = cluster.router().await;
     edge.connect(Some("43"), &["desk:2"]).await;
     wait::until_true("the new router tells", LIMIT, async || {
-        let mut told = 0;
-        for partition in 0..4 {
-            let subject = format!("rt.ingest.{partition}.main.desk:2");
-            told += cluster.stored(&cluster.streams.ingest, &subject).await.len();
-        }
-        told == 1
+        told(&cluster, "desk:2").await.len() == 1
     })
     .await;
     until_told(&cluster, "desk:1", &[joined("42", sid)]).await;

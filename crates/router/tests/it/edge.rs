@@ -1,5 +1,6 @@
 //! An edge as far as routers see it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -137,6 +138,8 @@ impl Edge {
             rooms: rooms.iter().map(|room| (Room::new(room).unwrap(), 0)).collect(),
             automatic: Vec::new(),
             left: Vec::new(),
+            leaves: 0,
+            stays: BTreeMap::new(),
             epoch: 1,
             start: 0,
             ordered: Vec::new(),
@@ -168,7 +171,9 @@ impl Edge {
         loop {
             let entry = self.records.get(sid.as_str()).await.unwrap().unwrap();
             let mut record: Record = serde_json::from_slice(&entry.value).unwrap();
+            let before = record.clone();
             change(&mut record);
+            record.note_moves(&before, sid);
             let value = serde_json::to_vec(&record).unwrap();
             if self
                 .records
