@@ -75,7 +75,7 @@ async fn expire(router: &Router, sid: Sid) -> Result<(), TableError> {
     }
 }
 
-/// Ends a session: first what it missed is kept, if its user is offline with it, then the record says so.
+/// Ends a session: first what it missed is kept, unless its user has come back, then the record says so.
 ///
 /// A crash in between repeats the first part, which changes nothing.
 pub(crate) async fn end(
@@ -86,11 +86,11 @@ pub(crate) async fn end(
 ) -> Result<(), TableError> {
     let gone = record.gone.unwrap_or_else(history::now);
     let outlived = match record.user.as_deref() {
-        Some(user) => router.view.table().outlives(&record.namespace, user, sid),
+        Some(user) => router.view.table().outlives(&record.namespace, user, sid, gone),
         None => true,
     };
     if !outlived {
-        offline::keep_missed(router, &record, gone)
+        offline::keep_missed(router, sid, &record, gone)
             .await
             .map_err(|error| {
                 tracing::warn!(%sid, %error, "missed events are not kept yet");

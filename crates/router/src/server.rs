@@ -126,6 +126,7 @@ impl Server {
         let windows = Windows {
             default: session.recovery,
             without,
+            margin: config.offline_margin,
         };
         let (view, follower) = View::new(&bus, &own.to_string(), Table::new(windows));
         let (announcer, announcements) = Announcer::new();

@@ -21,6 +21,10 @@ use parted::{Heard, Parted};
 
 pub(crate) use session::{Session, hears_user};
 
+/// How much later than a window's end sessions are still ended with what others of their users heard, in
+/// milliseconds.
+const LATE: u64 = 60_000;
+
 /// How long a session may be away, by namespace.
 #[derive(Debug, Clone)]
 pub(crate) struct Windows {
@@ -28,6 +32,8 @@ pub(crate) struct Windows {
     pub(crate) default: Duration,
     /// Namespaces that keep no session.
     pub(crate) without: HashSet<Namespace>,
+    /// `[router] offline_margin`: how long before a transport was lost a delivery may have missed it.
+    pub(crate) margin: Duration,
 }
 
 impl Windows {
@@ -35,7 +41,7 @@ impl Windows {
         if self.without.contains(namespace) {
             return 0;
         }
-        u64::try_from(self.default.as_millis()).unwrap_or(u64::MAX)
+        millis(self.default)
     }
 }
 
@@ -79,6 +85,8 @@ pub(crate) struct Changed {
 impl Table {
     /// Makes an empty table.
     pub(crate) fn new(windows: Windows) -> Self {
+        // Whoever is away when another session of the user ends looks back at it a window later; routers may be late.
+        let memory = millis(windows.default).saturating_add(LATE);
         Self {
             windows,
             generation: 0,
@@ -86,7 +94,7 @@ impl Table {
             namespaces: HashMap::new(),
             edges: HashMap::new(),
             deadlines: BTreeSet::new(),
-            parted: Parted::default(),
+            parted: Parted::new(memory),
         }
     }
 
@@ -121,13 +129,16 @@ impl Table {
     }
 
     fn note_end(&mut self, record: &Record, now: u64) {
+        let gone = record.gone.unwrap_or(now);
         let (complete, until) = match record.complete {
             Some(complete) => (complete, u64::MAX),
             // Nothing waited for whoever had left the room.
-            None if !hears_user(record) => (u64::MAX, record.gone.unwrap_or(now)),
-            None => return,
+            None if !hears_user(record) => (u64::MAX, gone),
+            None => (u64::MAX, gone.saturating_sub(millis(self.windows.margin))),
         };
-        if let Some(user) = &record.user {
+        if let Some(user) = &record.user
+            && record.since <= until
+        {
             let heard = Heard {
                 epoch: record.epoch,
                 start: record.start,
@@ -297,12 +308,43 @@ impl Table {
             .collect()
     }
 
-    /// Returns whether a user stays when one of the sessions ends: in a live session, or in one that ends later.
-    pub(crate) fn outlives(&self, namespace: &Namespace, user: &str, sid: Sid) -> bool {
+    /// Returns whether a user came back before the time away of a session was over, or had not gone: another session
+    /// answers for what came since.
+    pub(crate) fn outlives(&self, namespace: &Namespace, user: &str, sid: Sid, gone: u64) -> bool {
+        let over = gone.saturating_add(self.windows.of(namespace));
+        self.remaining(namespace, user, sid)
+            .any(|session| session.since <= over)
+    }
+
+    /// Returns whether an event that a session did not hear before it ends was heard in another session of the user,
+    /// or will be answered for by one.
+    pub(crate) fn covered_by_others(
+        &self,
+        namespace: &Namespace,
+        user: &str,
+        sid: Sid,
+        (epoch, sequence, time): (u32, u64, u64),
+    ) -> bool {
+        self.remaining(namespace, user, sid)
+            .any(|session| session.covers(epoch, sequence, time))
+            || self.parted.covers(namespace, user, epoch, sequence, time)
+    }
+
+    /// The sessions of a user that are there when one of them ends: live, or ending later.
+    fn remaining<'a>(
+        &'a self,
+        namespace: &Namespace,
+        user: &str,
+        sid: Sid,
+    ) -> impl Iterator<Item = &'a Session> + use<'a> {
         let deadline = |sid: Sid| self.sessions.get(&sid).and_then(|entry| entry.deadline);
         let own = (deadline(sid), sid);
-        let mut others = self.of_user(namespace, user).filter(|(other, _)| *other != sid);
-        others.any(|(other, session)| session.live || (deadline(other), other) > own)
+        let others = self
+            .of_user(namespace, user)
+            .filter(move |(other, _)| *other != sid);
+        others
+            .filter(move |(other, session)| session.live || (deadline(*other), *other) > own)
+            .map(|(_, session)| session)
     }
 
     /// Returns whether an event of a user's room was or will be heard by a session of that user.
@@ -337,6 +379,10 @@ pub(crate) struct Totals {
     pub(crate) away: usize,
     pub(crate) users: usize,
     pub(crate) edges: usize,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns whether a client of the transport can answer a question.

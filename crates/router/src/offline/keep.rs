@@ -7,6 +7,7 @@ use bytes::Bytes;
 use carillon_bus::{HistoryError, Limit, StoreError, StoredMessage};
 use carillon_protocol::event::{Event, Payload};
 use carillon_protocol::headers::{Headers, name};
+use carillon_protocol::ids::Sid;
 use carillon_protocol::names::{Namespace, Room};
 use carillon_protocol::offset::Offset;
 use carillon_protocol::session::Record;
@@ -48,10 +49,15 @@ struct Body<'a> {
     ts: u64,
 }
 
-/// Keeps what came to a user's room since its last session was gone.
+/// Keeps what came to a user's room since a session was gone, but for what other sessions of the user heard.
 ///
 /// Where the client did not go by itself, what came shortly before may not have reached it either.
-pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> Result<(), KeepError> {
+pub(crate) async fn keep_missed(
+    router: &Router,
+    sid: Sid,
+    record: &Record,
+    gone: u64,
+) -> Result<(), KeepError> {
     let (Some(user), Some(stream)) = (record.user.as_deref(), router.streams.of(&record.namespace)) else {
         return Ok(());
     };
@@ -61,6 +67,13 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
         // Whoever had left the room waited for nothing while it was connected.
         _ if !table::hears_user(record) => time > gone,
         _ => time >= from,
+    };
+    let is_covered = |sequence: u64, time: u64| {
+        let place = (stream.epoch, sequence, time);
+        router
+            .view
+            .table()
+            .covered_by_others(&record.namespace, user, sid, place)
     };
     let subject = router
         .bus
@@ -87,6 +100,9 @@ pub(crate) async fn keep_missed(router: &Router, record: &Record, gone: u64) -> 
         reached = page.reached;
         let events = page.messages.into_iter();
         for event in events.filter(|event| is_missed(event.sequence, event.time)) {
+            if is_covered(event.sequence, event.time) {
+                continue;
+            }
             keep(router, &record.namespace, user, event).await?;
         }
     }

@@ -1,24 +1,24 @@
-//! Users who have just ended a session themselves, and up to where it heard what came to them.
+//! Sessions that have just ended, and what they heard of what came to their users.
 //!
-//! An event is looked at a little after it came. Without this, one that was heard right before would seem missed.
+//! An event is looked at a little after it came, and once more when a session ends that was away meanwhile. Without
+//! this, one that was heard in another session would seem missed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use carillon_protocol::names::Namespace;
+use smallvec::SmallVec;
 
-/// How long it is remembered, in milliseconds; events are looked at well before.
-const MEMORY: u64 = 60_000;
 /// Most that are remembered.
-const MOST: usize = 100_000;
+const MOST: usize = 200_000;
 
 type Key = (Namespace, Arc<str>);
 
-#[derive(Default)]
 pub(super) struct Parted {
-    /// With the time at which it was noted.
-    users: HashMap<Key, (u64, Heard)>,
-    /// In the order in which they came, the times in milliseconds since 1970.
+    /// How long one is remembered, in milliseconds.
+    memory: u64,
+    users: HashMap<Key, SmallVec<[Heard; 1]>>,
+    /// Each with the time at which it was noted, in milliseconds since 1970; those of one user as in `users`.
     order: VecDeque<(u64, Key)>,
 }
 
@@ -33,19 +33,35 @@ pub(super) struct Heard {
 }
 
 impl Parted {
+    pub(super) fn new(memory: u64) -> Self {
+        Self {
+            memory,
+            users: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
     pub(super) fn insert(&mut self, namespace: Namespace, user: Arc<str>, heard: Heard, now: u64) {
         while let Some((at, _)) = self.order.front()
-            && (at.saturating_add(MEMORY) < now || self.order.len() >= MOST)
+            && (at.saturating_add(self.memory) < now || self.order.len() >= MOST)
         {
-            if let Some((at, key)) = self.order.pop_front()
-                && self.users.get(&key).is_some_and(|(noted, _)| *noted == at)
-            {
-                self.users.remove(&key);
-            }
+            self.forget_first();
         }
         let key = (namespace, user);
         self.order.push_back((now, key.clone()));
-        self.users.insert(key, (now, heard));
+        self.users.entry(key).or_default().push(heard);
+    }
+
+    fn forget_first(&mut self) {
+        let Some((_, key)) = self.order.pop_front() else {
+            return;
+        };
+        if let Some(sessions) = self.users.get_mut(&key) {
+            sessions.remove(0);
+            if sessions.is_empty() {
+                self.users.remove(&key);
+            }
+        }
     }
 
     pub(super) fn covers(
@@ -58,11 +74,13 @@ impl Parted {
     ) -> bool {
         self.users
             .get(&(namespace.clone(), Arc::from(user)))
-            .is_some_and(|(_, heard)| {
-                heard.epoch == epoch
-                    && heard.start < sequence
-                    && sequence <= heard.complete
-                    && (heard.since..=heard.until).contains(&time)
+            .is_some_and(|sessions| {
+                sessions.iter().any(|heard| {
+                    heard.epoch == epoch
+                        && heard.start < sequence
+                        && sequence <= heard.complete
+                        && (heard.since..=heard.until).contains(&time)
+                })
             })
     }
 }

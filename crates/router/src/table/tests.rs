@@ -57,6 +57,7 @@ fn table() -> Table {
     Table::new(Windows {
         default: Duration::from_secs(120),
         without,
+        margin: Duration::from_secs(2),
     })
 }
 
@@ -167,7 +168,7 @@ fn who_ended_a_session_has_heard_what_came_before() {
         100,
     );
     assert!(!table.covered(&Namespace::main(), "43", 1, 6, 9));
-    // It is not remembered for long.
+    // It is not remembered for longer than somebody who was away then may be.
     table.put(
         sid(3),
         4,
@@ -176,7 +177,7 @@ fn who_ended_a_session_has_heard_what_came_before() {
             complete: Some(7),
             ..record(Some("44"), &[])
         },
-        100_000,
+        180_101,
     );
     assert!(!covered(&table, 6));
     assert!(table.covered(&Namespace::main(), "44", 1, 6, 9));
@@ -244,10 +245,56 @@ fn sessions_are_due_after_their_window() {
     table.put(sid(3), 3, brief, 0);
     assert_eq!(table.due(5_001, 10), [(5_000, sid(3))]);
     assert_eq!(table.due(121_001, 10), [(5_000, sid(3)), (121_000, sid(1))]);
-    assert!(table.outlives(&Namespace::main(), "42", sid(1)));
-    assert!(!table.outlives(&Namespace::main(), "42", sid(2)));
+    assert!(table.outlives(&Namespace::main(), "42", sid(1), 1_000));
+    assert!(!table.outlives(&Namespace::main(), "42", sid(2), 2_000));
     table.put(sid(4), 4, record(Some("42"), &[]), 0);
-    assert!(table.outlives(&Namespace::main(), "42", sid(2)));
+    assert!(table.outlives(&Namespace::main(), "42", sid(2), 2_000));
+}
+
+#[test]
+fn who_comes_after_the_time_away_heard_nothing_of_it() {
+    let mut table = table();
+    table.put(sid(1), 1, away("42", 1_000), 0);
+    let came = |since| Record {
+        since,
+        start: 8,
+        ..record(Some("42"), &[])
+    };
+    let outlives = |table: &Table| table.outlives(&Namespace::main(), "42", sid(1), 1_000);
+    let covered = |table: &Table, sequence, time| {
+        table.covered_by_others(&Namespace::main(), "42", sid(1), (1, sequence, time))
+    };
+    table.put(sid(2), 2, came(121_000), 0);
+    assert!(outlives(&table));
+    table.put(sid(2), 3, came(121_001), 0);
+    assert!(!outlives(&table));
+    assert!(!covered(&table, 8, 121_000) && !covered(&table, 9, 121_000));
+    assert!(covered(&table, 9, 121_001));
+}
+
+#[test]
+fn what_sessions_heard_that_have_ended_is_not_missed() {
+    let mut table = table();
+    table.put(sid(1), 1, away("42", 1_000), 1_000);
+    let ended = |since, gone, complete| Record {
+        state: State::Ended,
+        since,
+        complete,
+        ..away("42", gone)
+    };
+    table.put(sid(2), 2, ended(10_000, 20_000, Some(9)), 20_000);
+    table.put(sid(3), 3, ended(30_000, 40_000, None), 40_000);
+    // Too brief for anything to be known.
+    table.put(sid(4), 4, ended(50_000, 51_000, None), 51_000);
+    let covered = |table: &Table, sequence, time| {
+        table.covered_by_others(&Namespace::main(), "42", sid(1), (1, sequence, time))
+    };
+    assert!(!table.outlives(&Namespace::main(), "42", sid(1), 1_000));
+    assert!(!covered(&table, 7, 9_999) && covered(&table, 8, 10_000) && covered(&table, 9, 19_000));
+    assert!(!covered(&table, 10, 20_000) && !covered(&table, 11, 29_999));
+    // Without a word of the client the last of it may not have arrived.
+    assert!(covered(&table, 12, 30_000) && covered(&table, 13, 38_000) && !covered(&table, 14, 38_001));
+    assert!(!covered(&table, 15, 50_500));
 }
 
 #[test]

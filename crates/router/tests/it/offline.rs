@@ -6,7 +6,7 @@ use carillon_protocol::session::{Record, State};
 use carillon_testkit::wait;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LIMIT, settings};
+use crate::cluster::{Cluster, LIMIT, RECOVERY, settings};
 
 /// What a session that begins now writes.
 async fn fresh(cluster: &Cluster, edge: &crate::edge::Edge, user: &str) -> Record {
@@ -171,6 +171,47 @@ async fn who_returns_has_nothing_kept() {
     })
     .await;
     assert!(cluster.kept("42").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_session_heard_meanwhile_is_not_kept() {
+    let cluster = Cluster::start().await;
+    let _router = cluster.router().await;
+    let edge = cluster.edge().await;
+    let lost = edge.open(fresh(&cluster, &edge, "42").await).await;
+    edge.away(lost).await;
+    for number in [1, 2] {
+        let other = edge.open(fresh(&cluster, &edge, "42").await).await;
+        let heard = cluster.publish("user:42", "note", json!(number)).await;
+        edge.change(other, |record| {
+            record.state = State::Ended;
+            (record.gone, record.complete) = (Some(carillon_bus::history::now()), Some(heard));
+        })
+        .await;
+    }
+    cluster.publish("user:42", "note", json!("after")).await;
+    until_kept(&cluster, "42", &[json!("after")]).await;
+    assert_eq!(cluster.state(lost).await, Some(State::Ended));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_late_return_is_kept() {
+    let cluster = Cluster::start().await;
+    let edge = cluster.edge().await;
+    let lost = edge.open(fresh(&cluster, &edge, "42").await).await;
+    edge.away(lost).await;
+    let gone = cluster.record(lost).await.unwrap().gone.unwrap();
+    cluster.publish("user:42", "note", json!(1)).await;
+    let _router = cluster.router().await;
+    // As a router finds it that ran when the event came, and then not until the client was there again.
+    let since = gone + u64::try_from(RECOVERY.as_millis()).unwrap() + 1;
+    edge.open(Record {
+        since,
+        ..fresh(&cluster, &edge, "42").await
+    })
+    .await;
+    until_kept(&cluster, "42", &[json!(1)]).await;
+    assert!(carillon_bus::history::now() >= since);
 }
 
 #[tokio::test(flavor = "multi_thread")]
