@@ -43,45 +43,60 @@ pub(crate) async fn run(router: Arc<Router>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !router.view.is_loaded() {
-            continue;
-        }
-        let owners: Vec<_> = router.view.table().owners().collect();
-        let now = Instant::now();
-        metrics::totals(router.view.table().totals(), router.leases.edges(now));
-        let (own, others): (Vec<_>, Vec<_>) = owners
-            .iter()
-            .copied()
-            .partition(|edge| router.leases.is_mine(edge.as_str(), now));
-        router.leases.notice(&owners, now, history::now());
-        let mut dead = router.leases.dead(&own, Duration::ZERO, now);
-        dead.extend(router.leases.dead(&others, OTHERS, now));
-        router.leases.forget(&owners, now);
-        for dead in dead {
-            sweep(&router, dead).await;
-        }
+        // What one round leaves of an edge does not wait for the next tick.
+        while round(&router).await {}
     }
 }
 
-async fn sweep(router: &Router, dead: Dead) {
+/// Takes some sessions of each dead edge; returns whether there are more to be had at once.
+///
+/// Each round finds out anew who is dead, so an edge that dies or comes back meanwhile is not overlooked.
+async fn round(router: &Router) -> bool {
+    if !router.view.is_loaded() {
+        return false;
+    }
+    let owners: Vec<_> = router.view.table().owners().collect();
+    let now = Instant::now();
+    metrics::totals(router.view.table().totals(), router.leases.edges(now));
+    let (own, others): (Vec<_>, Vec<_>) = owners
+        .iter()
+        .copied()
+        .partition(|edge| router.leases.is_mine(edge.as_str(), now));
+    router.leases.notice(&owners, now, history::now());
+    let mut dead = router.leases.dead(&own, Duration::ZERO, now);
+    dead.extend(router.leases.dead(&others, OTHERS, now));
+    router.leases.forget(&owners, now);
+    let mut more = false;
+    for dead in dead {
+        more |= sweep(router, dead).await;
+    }
+    more
+}
+
+async fn sweep(router: &Router, dead: Dead) -> bool {
     let sids = router.view.table().owned(dead.edge, ROUND);
     tracing::info!(edge = %dead.edge, sessions = sids.len(), "edge is dead");
+    let is_full = sids.len() == ROUND;
     let marks =
         futures_util::stream::iter(sids).map(|sid| async move { (sid, mark(router, dead, sid).await) });
     let mut marks = marks.buffer_unordered(AT_ONCE);
+    let mut marked = 0;
     while let Some((sid, outcome)) = marks.next().await {
         match outcome {
-            Ok(true) => metrics::swept(),
+            Ok(true) => {
+                metrics::swept();
+                marked += 1;
+            }
             Ok(false) => {}
             Err(error) => {
-                // The next round tries again, once there is contact.
+                // The next tick tries again, once there is contact.
                 tracing::warn!(%sid, %error, "session of a dead edge is not marked yet");
-                return;
+                return false;
             }
         }
     }
     // What was written comes back by the watch; the next round must not take it for live.
-    let _ = router.view.catch_up().await;
+    router.view.catch_up().await.is_ok() && is_full && marked > 0
 }
 
 /// Marks a session away unless another edge has it by now.

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use carillon_bus::history;
 use carillon_protocol::session::{Record, State};
 use carillon_testkit::wait;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, LEASE, LIMIT, RENEWAL};
@@ -185,4 +186,23 @@ async fn sessions_end_after_their_time_away() {
     })
     .await;
     assert_eq!(cluster.state(back).await, Some(State::Live));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_with_more_sessions_than_a_round_takes_is_swept() {
+    const SESSIONS: u64 = 2500;
+    let mut settings = crate::cluster::settings();
+    settings.session.recovery = Duration::from_secs(300);
+    let cluster = Cluster::start_with(settings).await;
+    let _router = cluster.router().await;
+    let (mut dying, living) = (cluster.edge().await, cluster.edge().await);
+    let connecting = futures_util::stream::iter(0..SESSIONS).map(|_| dying.connect(None, &["chat"]));
+    connecting.buffer_unordered(64).count().await;
+    living.connect(None, &["chat"]).await;
+    assert_eq!(cluster.count("chat").await, SESSIONS + 1);
+    dying.kill();
+    wait::until_true("the dead edge's sessions are away", LIMIT, async || {
+        cluster.count("chat").await == 1
+    })
+    .await;
 }
