@@ -6,7 +6,7 @@
 
 mod rules;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,13 +91,20 @@ impl Announcer {
         }
     }
 
-    /// Tells again what happened shortly before the view was loaded for the first time.
-    pub(crate) fn recent(&self, table: &Table, rules: &Rules, now: u64) {
+    /// Tells again what happened shortly before the view was loaded for the first time. `ended` are sessions of which
+    /// the table has no more than that.
+    pub(crate) fn recent(&self, table: &Table, ended: &HashMap<Sid, Session>, rules: &Rules, now: u64) {
         let floor = now.saturating_sub(u64::try_from(MEMORY.as_millis()).unwrap_or(u64::MAX));
-        for (sid, session) in table
-            .sessions()
-            .filter(|(_, session)| rules.has(&session.namespace))
-        {
+        let ended = || ended.iter().map(|(sid, session)| (*sid, session));
+        let mut of_user: HashMap<_, Vec<(Sid, &Session)>> = HashMap::new();
+        for (sid, session) in ended() {
+            of_user
+                .entry((&session.namespace, &session.user))
+                .or_default()
+                .push((sid, session));
+        }
+        let sessions = table.sessions().chain(ended());
+        for (sid, session) in sessions.filter(|(_, session)| rules.has(&session.namespace)) {
             let at = if session.live {
                 session.since
             } else {
@@ -106,16 +113,25 @@ impl Announcer {
             if at < floor {
                 continue;
             }
-            for room in session.heard(sid) {
-                if session.live {
-                    let came = |other: Sid, candidate: &Session| {
-                        candidate.live && (candidate.since, other) < (session.since, sid)
-                    };
+            if session.live {
+                let came = |other: Sid, candidate: &Session| {
+                    candidate.live && (candidate.since, other) < (session.since, sid)
+                };
+                for room in session.heard(sid) {
                     self.tell(table, rules, sid, session, &room, true, came);
-                } else {
-                    let stays = |other: Sid, candidate: &Session| {
-                        candidate.live || (candidate.gone, other) > (session.gone, sid)
-                    };
+                }
+                continue;
+            }
+            let stays = |other: Sid, candidate: &Session| {
+                candidate.live || (candidate.gone, other) > (session.gone, sid)
+            };
+            let others = of_user.get(&(&session.namespace, &session.user));
+            let others = others.filter(|_| session.user.is_some());
+            for room in session.heard(sid) {
+                let mut others = others.into_iter().flatten();
+                if !others.any(|(other, candidate)| {
+                    stays(*other, candidate) && candidate.joined(*other, &room).is_some()
+                }) {
                     self.tell(table, rules, sid, session, &room, false, stays);
                 }
             }

@@ -107,10 +107,9 @@ impl Table {
         let before = self.take(sid);
         if record.state == State::Ended {
             self.note_end(&record, now);
-        }
-        let Some(mut session) = Session::of(sid, record) else {
             return Some(Changed { before, after: false });
-        };
+        }
+        let mut session = Session::of(sid, record);
         self.share(&mut session);
         let deadline = (!session.live).then(|| {
             session

@@ -1,19 +1,20 @@
 //! The router's view: the bucket SESSIONS in memory, fed by one watch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_bus::{Bucket, Bus, Change, Table as BucketTable, history};
 use carillon_protocol::ids::Sid;
-use carillon_protocol::session::Record;
+use carillon_protocol::session::{Record, State};
 use carillon_service::readiness::{Gate, Readiness};
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::{mpsc, watch};
 
 use crate::announce::{Announcer, Rules};
 use crate::metrics;
-use crate::table::Table;
+use crate::table::{Session, Table};
 
 /// How long a request waits for the view to catch up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -151,12 +152,13 @@ async fn write_fences(
 async fn follow(view: View, readiness: Readiness, starting: Gate, rules: Rules, announcer: Announcer) {
     let mut changes = view.fences.sessions.watch();
     let mut loading = Some(starting);
-    let mut first = true;
+    // Until the view is loaded for the first time: what ended shortly before, which nobody may have told.
+    let mut ended = Some(HashMap::new());
     loop {
         match changes.next().await {
             Change::Put { key, revision, value } => {
                 if let Ok(sid) = key.parse::<Sid>() {
-                    put(&view, sid, revision, &value, first, &rules, &announcer);
+                    put(&view, sid, revision, &value, ended.as_mut(), &rules, &announcer);
                 } else if key == view.fences.key {
                     view.position.send_modify(|position| position.fence = revision);
                 }
@@ -173,8 +175,8 @@ async fn follow(view: View, readiness: Readiness, starting: Gate, rules: Rules, 
                 for (sid, session) in table.complete() {
                     announcer.changed(&table, &rules, sid, Some(&session), None);
                 }
-                if std::mem::take(&mut first) {
-                    announcer.recent(&table, &rules, history::now());
+                if let Some(ended) = ended.take() {
+                    announcer.recent(&table, &ended, &rules, history::now());
                 }
                 let totals = table.totals();
                 drop(table);
@@ -194,6 +196,9 @@ async fn follow(view: View, readiness: Readiness, starting: Gate, rules: Rules, 
                 view.position
                     .send_modify(|position| *position = Position::default());
                 view.table.write().restart();
+                if let Some(ended) = &mut ended {
+                    ended.clear();
+                }
             }
         }
     }
@@ -204,7 +209,7 @@ fn put(
     sid: Sid,
     revision: u64,
     value: &[u8],
-    first: bool,
+    ended: Option<&mut HashMap<Sid, Session>>,
     rules: &Rules,
     announcer: &Announcer,
 ) {
@@ -215,12 +220,17 @@ fn put(
             return;
         }
     };
+    if let Some(ended) = ended {
+        if record.state == State::Ended && rules.has(&record.namespace) {
+            ended.insert(sid, Session::of(sid, record.clone()));
+        }
+        view.table.write().put(sid, revision, record, history::now());
+        return;
+    }
     let mut table = view.table.write();
     let Some(changed) = table.put(sid, revision, record, history::now()) else {
         return;
     };
-    if !first {
-        let after = if changed.after { table.session(sid) } else { None };
-        announcer.changed(&table, rules, sid, changed.before.as_ref(), after);
-    }
+    let after = if changed.after { table.session(sid) } else { None };
+    announcer.changed(&table, rules, sid, changed.before.as_ref(), after);
 }

@@ -61,7 +61,8 @@ impl Rules {
         Ok(Self(Arc::new(asked)))
     }
 
-    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+    /// Returns whether any room of a namespace tells something.
+    pub(crate) fn has(&self, namespace: &Namespace) -> bool {
         self.0.contains_key(namespace)
     }
 

@@ -29,11 +29,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Takes from a record what the view needs; `None` for a session that has ended.
-    pub(crate) fn of(sid: Sid, record: Record) -> Option<Self> {
-        if record.state == State::Ended {
-            return None;
-        }
+    /// Takes from a record what the view needs.
+    pub(crate) fn of(sid: Sid, record: Record) -> Self {
         let (all, own) = (Room::all(), Room::of_session(sid));
         let personal = record.user.as_deref().map(Room::of_user);
         let hears_all = hears(&record, &all);
@@ -44,7 +41,7 @@ impl Session {
         rooms.retain(|(room, _)| *room != all && *room != own && Some(room) != personal.as_ref());
         rooms.sort();
         rooms.dedup_by(|later, kept| later.0 == kept.0);
-        Some(Self {
+        Self {
             owner: record.owner,
             term: record.term,
             live: record.state == State::Live,
@@ -59,7 +56,7 @@ impl Session {
             start: record.start,
             since: record.since,
             gone: record.gone,
-        })
+        }
     }
 
     /// Returns the sequence at which the session joined a room, if it is in it.

@@ -339,7 +339,7 @@ fn heard_rooms_are_those_of_the_record() {
         ..record(Some("42"), &["chat", "team"])
     };
     let expected: Vec<Room> = record.heard(sid(1)).collect();
-    let session = Session::of(sid(1), record).unwrap();
+    let session = Session::of(sid(1), record);
     assert_eq!(session.heard(sid(1)), expected);
     assert_eq!(session.joined(sid(1), &room("chat")), Some(7));
     assert_eq!(session.joined(sid(1), &room("user:42")), Some(5));

@@ -132,3 +132,43 @@ async fn a_new_router_tells_what_none_has_told() {
     until_told(&cluster, "desk:1", &[joined("42", sid)]).await;
     two.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ended_while_no_router_ran_has_left() {
+    let cluster = Cluster::start().await;
+    let one = cluster.router().await;
+    let edge = cluster.edge().await;
+    let ending = edge.connect(Some("42"), &["desk:1"]).await;
+    let gone_before = edge.connect(Some("42"), &["desk:1"]).await;
+    let away = edge.connect(Some("43"), &["desk:2"]).await;
+    let ending_later = edge.connect(Some("43"), &["desk:2"]).await;
+    let staying = edge.connect(Some("44"), &["desk:3"]).await;
+    let other = edge.connect(Some("44"), &["desk:3"]).await;
+    let mut expected = [
+        vec![joined("42", ending)],
+        vec![joined("43", away)],
+        vec![joined("44", staying)],
+    ];
+    for (room, expected) in ["desk:1", "desk:2", "desk:3"].into_iter().zip(&expected) {
+        until_told(&cluster, room, expected).await;
+    }
+    one.kill();
+    let now = history::now();
+    for (sid, state, gone) in [
+        (gone_before, State::Ended, now),
+        (ending, State::Ended, now + 1),
+        (away, State::Away, now),
+        (ending_later, State::Ended, now + 1),
+        (other, State::Ended, now),
+    ] {
+        edge.change(sid, |record| (record.state, record.gone) = (state, Some(gone)))
+            .await;
+    }
+    let two = cluster.router().await;
+    expected[0].push(left("42", ending));
+    expected[1].push(left("43", ending_later));
+    for (room, expected) in ["desk:1", "desk:2", "desk:3"].into_iter().zip(&expected) {
+        until_told(&cluster, room, expected).await;
+    }
+    two.stop().await;
+}
