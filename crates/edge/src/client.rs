@@ -43,6 +43,7 @@ pub(crate) struct Client {
     /// Milliseconds since 1970 at which the client last sent something.
     heard: AtomicU64,
     parted: AtomicBool,
+    silent: AtomicBool,
     wake: Notify,
     /// Its place among the connections of its address and of the edge.
     _place: Option<(Slot, Seat)>,
@@ -58,6 +59,7 @@ impl Client {
             closing: Mutex::new(None),
             heard: AtomicU64::new(now()),
             parted: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             wake: Notify::new(),
             _place: None,
         }
@@ -77,11 +79,6 @@ impl Client {
         self.heard.store(now(), Ordering::Relaxed);
     }
 
-    /// Returns when the client was last heard, in milliseconds since 1970.
-    pub(crate) fn last_heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
-
     /// Notes that the client itself says that it goes.
     pub(crate) fn part(&self) {
         self.parted.store(true, Ordering::Relaxed);
@@ -90,6 +87,21 @@ impl Client {
     /// Returns whether the client said that it goes.
     pub(crate) fn has_parted(&self) -> bool {
         self.parted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the transport ends because nothing comes from the client any more.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when the client was there last, in milliseconds since 1970: one that fell silent was gone before that was
+    /// noticed.
+    pub(crate) fn last_there(&self) -> u64 {
+        if self.silent.load(Ordering::Relaxed) {
+            self.heard.load(Ordering::Relaxed)
+        } else {
+            now()
+        }
     }
 
     /// Returns how the client is connected now; an upgrade changes it.

@@ -172,6 +172,10 @@ impl Engine {
         relay: Option<Relay>,
         front: Option<EdgeId>,
     ) -> Answered {
+        // A relay polls whether its client is there or not.
+        if relay.is_none() {
+            self.client.hear();
+        }
         self.ask(|answer| Command::Poll {
             t,
             relay,

@@ -318,15 +318,11 @@ impl Hub {
         } else {
             State::Ended
         };
-        // Whoever did not answer was gone before: what was sent since then did not arrive.
-        let gone = if reason == PING_TIMEOUT {
-            session.client.last_heard()
-        } else {
-            now()
-        };
+        // What was sent since then did not arrive.
+        let gone = session.away_since();
         let last = Last {
             state,
-            gone: session.away_since().unwrap_or(gone),
+            gone: gone.unwrap_or_else(|| session.client.last_there()),
             complete,
             late,
         };

@@ -242,7 +242,7 @@ impl Driver {
             self.thaw(None);
         }
         if self.orphan.is_some_and(|until| now >= until) {
-            return Err(gone("transport error"));
+            return Err(self.silent("transport error"));
         }
         if let Some(until) = self.probing {
             if self.open.as_ref().is_some_and(|open| now >= open.since + NUDGE) {
@@ -254,7 +254,7 @@ impl Driver {
                 self.answered = now;
             }
         } else if !self.has_open_poll() && now >= self.answered + timeout {
-            return Err(gone("transport error"));
+            return Err(self.silent("transport error"));
         }
         match self.pinged {
             // A client posts one payload after the other, so its pong waits behind the one that is being taken.
@@ -263,7 +263,7 @@ impl Driver {
             }
             Some(pinged) if now >= pinged + timeout => {
                 metrics::error("timeout");
-                return Err(gone(PING_TIMEOUT));
+                return Err(self.silent(PING_TIMEOUT));
             }
             None if now >= self.ping_at => {
                 if !self.engine.conversation.has_entered() {
@@ -274,6 +274,12 @@ impl Driver {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Ends the session of a client from which nothing comes any more.
+    fn silent(&self, reason: &str) -> Closing {
+        self.engine.client.fall_silent();
+        gone(reason)
     }
 
     fn ping(&mut self, now: Instant) {

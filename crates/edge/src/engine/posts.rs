@@ -44,6 +44,7 @@ impl Engine {
         relay: Option<Relay>,
         body: Bytes,
     ) -> Result<(), RequestError> {
+        self.client.hear();
         let engine = Arc::clone(self);
         let posted = tokio::spawn(async move {
             if engine.posts.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {

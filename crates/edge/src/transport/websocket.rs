@@ -318,6 +318,7 @@ impl Connection {
         if let Some(pinged) = self.pinged {
             if now.duration_since(pinged) >= self.heartbeat.timeout {
                 metrics::error("timeout");
+                self.client.fall_silent();
                 return Err(Closing {
                     code: close::POLICY,
                     reason: PING_TIMEOUT.to_owned(),

@@ -24,6 +24,7 @@ mod rebalance;
 mod recover;
 mod repair;
 mod replay;
+mod silent;
 mod slow;
 mod sse;
 mod stage;
