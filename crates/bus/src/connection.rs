@@ -222,10 +222,22 @@ impl Bus {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
+        self.request_later(subject, headers, body, timeout).await?.await
+    }
+
+    /// Sends a request now, behind what was published before; its first answer is awaited by the returned future.
+    pub async fn request_later(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<impl Future<Output = Result<Message, RequestError>> + Send + use<>, RequestError> {
         if wire_size(headers, &body) > self.inner.client.max_payload() {
             return Err(RequestError::Away);
         }
-        self.inner.intake.request(subject, headers, body, timeout).await
+        let intake = &self.inner.intake;
+        intake.request_later(subject, headers, body, timeout).await
     }
 
     /// Subscribes to a subject, as a member of a queue group where one is named.

@@ -12,6 +12,7 @@ use carillon_protocol::headers::Headers;
 use carillon_service::settings::Nats;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::connection::{Message, RequestError};
@@ -190,32 +191,34 @@ impl Intake {
         self.0.link.publish(subject, reply, headers, body)
     }
 
-    /// Sends a request and waits for its first answer.
-    pub(crate) async fn request(
+    /// Sends a request now; its first answer is awaited by the returned future.
+    pub(crate) async fn request_later(
         &self,
         subject: &str,
         headers: &Headers,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Message, RequestError> {
+    ) -> Result<impl Future<Output = Result<Message, RequestError>> + Send + use<>, RequestError> {
+        let begun = Instant::now();
         let answer = self.expect();
         let reply = self.0.routes.answer_subject(answer.number);
-        let answered = async {
-            self.publish(subject, Some(&reply), headers, &body)
-                .await
-                .map_err(|_| RequestError::Away)?;
-            answer.come().await.ok_or(RequestError::Away)
-        };
-        let received = tokio::time::timeout(timeout, answered)
+        tokio::time::timeout(timeout, self.publish(subject, Some(&reply), headers, &body))
             .await
-            .map_err(|_| RequestError::Timeout)??;
-        match received.status {
-            // An answer with a body is somebody's, whatever its headers say.
-            Some(status) if status.code == NO_RESPONDERS && received.message.body.is_empty() => {
-                Err(RequestError::NoResponders)
+            .map_err(|_| RequestError::Timeout)?
+            .map_err(|_| RequestError::Away)?;
+        Ok(async move {
+            let received = tokio::time::timeout(timeout.saturating_sub(begun.elapsed()), answer.come())
+                .await
+                .map_err(|_| RequestError::Timeout)?
+                .ok_or(RequestError::Away)?;
+            match received.status {
+                // An answer with a body is somebody's, whatever its headers say.
+                Some(status) if status.code == NO_RESPONDERS && received.message.body.is_empty() => {
+                    Err(RequestError::NoResponders)
+                }
+                _ => Ok(received.message),
             }
-            _ => Ok(received.message),
-        }
+        })
     }
 
     /// Sends a request over the connection of a generation, and over no later one.

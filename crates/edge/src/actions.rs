@@ -28,7 +28,8 @@ pub(crate) enum Answer {
     },
     /// Nothing was decided: an acknowledgement without arguments.
     Empty,
-    /// The backend answers: the event goes there, and whoever waits for the answer waits on a task of its own.
+    /// The backend answers: the event goes there before anything that the client sends next, and whoever waits for the
+    /// answer waits on a task of its own.
     Backend { event: Arc<str>, payload: Payload },
 }
 
@@ -74,7 +75,7 @@ impl Hub {
                     answer = Answer::Backend { event, payload };
                 }
                 Effect::Forward { event, payload, .. } => {
-                    self.forward(session, &event, &payload, false).await?;
+                    self.forward(session, &event, &payload).await?;
                 }
                 Effect::Reply { payload, event } => answer = Answer::Reply { payload, event },
                 Effect::Emit(emit) => session.emit(emit),

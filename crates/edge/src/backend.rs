@@ -156,33 +156,41 @@ impl Hub {
         serde_json::from_slice::<Value>(&reply.body).is_ok_and(|reply| reply["allow"] == Value::Bool(true))
     }
 
-    /// Hands an event to the backend; with `awaited`, the reply is the answer.
+    /// Hands an event to the backend.
     pub(crate) async fn forward(
         &self,
         session: &Arc<Session>,
         event: &str,
         payload: &Payload,
-        awaited: bool,
-    ) -> Result<Option<Payload>, Refusal> {
+    ) -> Result<(), Refusal> {
+        let (subject, body, span) = self.up(session, event, payload);
+        let headers = span.in_scope(trace_headers);
+        let sent = self.bus.publish(&subject, &headers, body).instrument(span).await;
+        sent.map_err(|_| unreachable())
+    }
+
+    /// Hands an event to the backend now; the reply is awaited by the returned future.
+    pub(crate) async fn forward_asking(
+        &self,
+        session: &Arc<Session>,
+        event: &str,
+        payload: &Payload,
+    ) -> Result<impl Future<Output = Result<Payload, Refusal>> + Send + use<>, Refusal> {
+        let (subject, body, span) = self.up(session, event, payload);
+        let timeout = session.namespace.settings.load().ack_timeout;
+        let asked = self.ask_later(&subject, body, timeout);
+        let asked = asked.instrument(span.clone()).await;
+        let reply = asked.map_err(unanswered)?.instrument(span);
+        Ok(async move { read_reply(&reply.await.map_err(unanswered)?) })
+    }
+
+    fn up(&self, session: &Session, event: &str, payload: &Payload) -> (String, Bytes, tracing::Span) {
         let namespace = &session.namespace;
         let subject = self.bus.subjects().up(&namespace.name, event);
         let body = Up::of(session, &session.user.load(), event).json_with(payload);
         let span =
             tracing::info_span!("client event", event, namespace = %namespace.name, sid = %session.sid);
-        if !awaited {
-            let headers = span.in_scope(trace_headers);
-            let sent = self.bus.publish(&subject, &headers, body).instrument(span).await;
-            return sent
-                .map(|()| None)
-                .map_err(|_| refusal("unavailable", "the backend cannot be reached"));
-        }
-        let timeout = namespace.settings.load().ack_timeout;
-        match self.ask(&subject, body, timeout).instrument(span).await {
-            Ok(reply) => read_reply(&reply).map(Some),
-            Err(RequestError::NoResponders) => Err(refusal("no_handler", "nobody handles this event")),
-            Err(RequestError::Timeout) => Err(refusal("timeout", "the backend did not answer in time")),
-            Err(RequestError::Away) => Err(refusal("unavailable", "the backend cannot be reached")),
-        }
+        (subject, body, span)
     }
 
     async fn ask(
@@ -191,9 +199,31 @@ impl Hub {
         body: Bytes,
         timeout: Duration,
     ) -> Result<carillon_bus::Message, RequestError> {
-        let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
-        self.bus.request(subject, &headers, body, timeout).await
+        self.ask_later(subject, body, timeout).await?.await
     }
+
+    async fn ask_later(
+        &self,
+        subject: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<impl Future<Output = Result<carillon_bus::Message, RequestError>> + Send + use<>, RequestError>
+    {
+        let headers = trace_headers().with(DEADLINE, timeout.as_millis().to_string());
+        self.bus.request_later(subject, &headers, body, timeout).await
+    }
+}
+
+fn unanswered(error: RequestError) -> Refusal {
+    match error {
+        RequestError::NoResponders => refusal("no_handler", "nobody handles this event"),
+        RequestError::Timeout => refusal("timeout", "the backend did not answer in time"),
+        RequestError::Away => unreachable(),
+    }
+}
+
+fn unreachable() -> Refusal {
+    refusal("unavailable", "the backend cannot be reached")
 }
 
 fn trace_headers() -> Headers {

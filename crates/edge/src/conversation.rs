@@ -220,12 +220,44 @@ impl Conversation {
         } else {
             self.hub.on_event(session, name, &payload, id.is_some()).await
         };
-        self.conclude(session, id, name, outcome)
+        match outcome {
+            Ok(Answer::Backend { event, payload }) => {
+                self.ask_backend(session, id, name, &event, &payload).await;
+                Ok(())
+            }
+            outcome => self.conclude(session, id, name, outcome),
+        }
+    }
+
+    /// Hands an event to the backend. That may take seconds to answer; what the client sends next does not wait for it.
+    async fn ask_backend(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        id: Option<u64>,
+        name: &str,
+        event: &str,
+        payload: &Payload,
+    ) {
+        self.owed.fetch_add(1, Ordering::SeqCst);
+        let answer = match self.hub.forward_asking(session, event, payload).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                self.finish(session, id, name, Err(refusal));
+                self.owed.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+        };
+        let (conversation, session, name) = (Arc::clone(self), Arc::clone(session), name.to_owned());
+        tokio::spawn(async move {
+            let answer = answer.await.map(|payload| Answer::Reply { payload, event: None });
+            conversation.finish(&session, id, &name, answer);
+            conversation.owed.fetch_sub(1, Ordering::SeqCst);
+        });
     }
 
     /// Answers an event, and closes a client that goes much too far.
     fn conclude(
-        self: &Arc<Self>,
+        &self,
         session: &Arc<Session>,
         id: Option<u64>,
         name: &str,
@@ -235,23 +267,7 @@ impl Conversation {
             Err(refusal) => close_if_abuse(refusal),
             Ok(_) => Ok(()),
         };
-        match outcome {
-            Ok(Answer::Backend { event, payload }) => {
-                // The backend may take seconds; what the client sends next does not wait for it.
-                let (conversation, session, name) = (Arc::clone(self), Arc::clone(session), name.to_owned());
-                self.owed.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(async move {
-                    let answer = conversation.hub.forward(&session, &event, &payload, true).await;
-                    let answer = answer.map(|payload| Answer::Reply {
-                        payload: payload.unwrap_or(Payload::NONE),
-                        event: None,
-                    });
-                    conversation.finish(&session, id, &name, answer);
-                    conversation.owed.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-            outcome => self.finish(session, id, name, outcome),
-        }
+        self.finish(session, id, name, outcome);
         counted
     }
 

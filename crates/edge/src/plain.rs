@@ -212,21 +212,22 @@ impl Plain {
             .await;
         match outcome {
             Ok(Answer::Backend { event, payload }) => {
+                let asked = self.hub.forward_asking(&self.session, &event, &payload);
+                let answer = match asked.await {
+                    Ok(answer) => answer,
+                    Err(refusal) => {
+                        self.finish(id, Err(refusal));
+                        return Ok(());
+                    }
+                };
                 let (hub, session, client) = (
                     Arc::clone(&self.hub),
                     Arc::clone(&self.session),
                     Arc::clone(&self.client),
                 );
                 tokio::spawn(async move {
-                    let answer = hub.forward(&session, &event, &payload, true).await;
-                    let plain = Self { hub, client, session };
-                    plain.finish(
-                        id,
-                        answer.map(|payload| Answer::Reply {
-                            payload: payload.unwrap_or(Payload::NONE),
-                            event: None,
-                        }),
-                    );
+                    let answer = answer.await.map(|payload| Answer::Reply { payload, event: None });
+                    Self { hub, client, session }.finish(id, answer);
                 });
                 Ok(())
             }

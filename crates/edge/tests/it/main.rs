@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod mortal;
 mod moves;
+mod order;
 mod part;
 mod parted;
 mod polling;
