@@ -4,19 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_bus::history::now;
+use carillon_protocol::clientjson::encode;
 use carillon_protocol::event::Payload;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::backend::refusal;
 use crate::client::Closing;
+use crate::frame::Wire;
 use crate::hub::Hub;
+use crate::metrics;
 use crate::namespace::Namespace;
 use crate::rules::{Emit, Refusal};
 use crate::session::Session;
 
 /// The event that warns of the end.
 const WARNING: &str = "auth:expiring";
+/// The code of the end.
+const EXPIRED: &str = "token_expired";
 /// How often connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -84,25 +89,48 @@ impl Hub {
             let Some(expires_at) = session.user.load().expires_at else {
                 continue;
             };
+            let is_near = now.saturating_add(self.config.expiry_warning.as_secs()) >= expires_at;
+            // Before its greeting a client is sent nothing.
+            if !is_near || !session.is_greeted() {
+                continue;
+            }
             if now >= expires_at.saturating_add(leeway) {
                 if session.client.closing().is_some() {
                     continue;
                 }
-                session.emit_error(&refusal("token_expired", "the token has expired"), "");
+                session.tell_expired();
                 // The transport is closed, since a client that was disconnected would not come back by itself.
                 session.client.close(Closing {
                     code: 1008,
-                    reason: "token_expired".to_owned(),
+                    reason: EXPIRED.to_owned(),
                     flush: true,
                 });
-            } else if now.saturating_add(self.config.expiry_warning.as_secs()) >= expires_at
-                && !session.warned.swap(true, std::sync::atomic::Ordering::Relaxed)
-            {
+            } else if !session.warned.swap(true, std::sync::atomic::Ordering::Relaxed) {
                 let data = json!({ "expiresAt": expires_at, "expiresIn": expires_at.saturating_sub(now) });
                 session.emit(Emit {
                     event: WARNING.into(),
                     payload: Payload::One(data.to_string().into()),
                 });
+            }
+        }
+    }
+}
+
+impl Session {
+    fn tell_expired(self: &Arc<Self>) {
+        const MESSAGE: &str = "the token has expired";
+        match self.client.wire {
+            Wire::SocketIo => self.emit_error(&refusal(EXPIRED, MESSAGE), ""),
+            Wire::Json => {
+                metrics::error(EXPIRED);
+                let mut text = Vec::new();
+                encode::Error {
+                    code: EXPIRED,
+                    message: MESSAGE,
+                    ..encode::Error::default()
+                }
+                .write(&mut text);
+                self.client.send_text(&text);
             }
         }
     }

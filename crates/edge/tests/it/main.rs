@@ -10,6 +10,7 @@ mod deliver;
 mod doubts;
 mod enter;
 mod evicted;
+mod expiry;
 mod handshake;
 mod held;
 mod lifecycle;
