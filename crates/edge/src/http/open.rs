@@ -193,7 +193,12 @@ pub(crate) async fn serve_engine_socket(
     leftover: &[u8],
     conversation: &Arc<Conversation>,
 ) -> Closing {
-    engine_connection(conversation, socket, leftover).serve().await
+    let mut connection = engine_connection(conversation, socket, leftover);
+    // One that has entered nothing is not pinged.
+    if conversation.has_entered() {
+        connection.ping_soon();
+    }
+    connection.serve().await
 }
 
 /// Returns the bytes of what [`keep_engine`] and [`keep_plain`] keep while a connection is idle.

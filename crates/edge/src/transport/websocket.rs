@@ -58,7 +58,8 @@ pub(crate) struct Connection {
     heartbeat: Heartbeat,
     /// A ping is out that was not answered yet.
     pinged: Option<Instant>,
-    begun: Instant,
+    /// When the first ping is due.
+    first: Instant,
     deadline: Instant,
     /// The socket did not take what waits.
     blocked: bool,
@@ -90,10 +91,18 @@ impl Connection {
             buffer: BytesMut::from(leftover),
             heartbeat,
             pinged: None,
-            begun: Instant::now(),
+            first: Instant::now() + heartbeat.interval,
             deadline: Instant::now() + heartbeat.interval.min(heartbeat.handshake),
             blocked: false,
         }
+    }
+
+    /// Pings a client soon that something else has served before, and pinged up to an interval ago.
+    ///
+    /// Not at once: what a client hears first after it has changed to a WebSocket is the answer to what it sent.
+    pub(crate) fn ping_soon(&mut self) {
+        self.first = self.first.min(Instant::now() + self.heartbeat.timeout / 4);
+        self.deadline = self.deadline.min(self.first);
     }
 
     /// Serves the connection until it ends, and returns why.
@@ -337,9 +346,8 @@ impl Connection {
                 flush: false,
             });
         }
-        let first = self.begun + self.heartbeat.interval;
-        if now < first {
-            self.deadline = first;
+        if now < self.first {
+            self.deadline = self.first;
             return Ok(());
         }
         self.ping();
@@ -351,9 +359,8 @@ impl Connection {
     /// Pings a client of which something is still to be read: whether it answers cannot be told yet.
     fn ping_again(&mut self) {
         let now = Instant::now();
-        let first = self.begun + self.heartbeat.interval;
-        if now < first {
-            self.deadline = first;
+        if now < self.first {
+            self.deadline = self.first;
             return;
         }
         self.ping();

@@ -28,6 +28,7 @@ mod repair;
 mod replay;
 mod silent;
 mod slow;
+mod socket;
 mod sse;
 mod stage;
 mod strange;

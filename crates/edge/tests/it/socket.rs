@@ -1,0 +1,40 @@
+//! WebSockets of Socket.IO clients, in what differs from one client to another.
+
+use std::time::Duration;
+
+use carillon_testkit::clients::WsOptions;
+use carillon_testkit::tokens;
+use serde_json::{Value, json};
+
+use crate::raw_polling::Raw;
+use crate::stage::{Plan, Stage};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_changes_to_a_websocket_is_pinged_soon() {
+    let mut plan = Plan::default();
+    plan.edge.ping_timeout = Duration::from_secs(2);
+    let stage = Stage::with(plan).await;
+    let (first, second) = (stage.edge().await, stage.edge().await);
+    for edge in [&first, &second] {
+        let raw = Raw::open(&first).await;
+        raw.post("p", &format!("40{}", json!({ "token": tokens::dev("42") })))
+            .await;
+        raw.poll_until("e", "40{").await;
+        let url = format!(
+            "ws://{}/socket.io/?EIO=4&transport=websocket&sid={}",
+            edge.address, raw.sid
+        );
+        let socket = stage.driver.ws(url, WsOptions::new());
+        socket.opened().await;
+        socket.send_text("2probe");
+        assert_eq!(socket.next_message().await, "3probe");
+        socket.send_text("5");
+        // Sooner than the interval.
+        assert_eq!(socket.next_message().await, 2);
+        socket.send_text("3");
+        stage.publish("user:42", "tick", json!(1)).await;
+        let tick = |message: &Value| message.as_str().is_some_and(|text| text.contains("tick"));
+        socket.next_matching("the event", tick).await;
+        socket.cut();
+    }
+}
