@@ -284,7 +284,8 @@ impl Connection {
     }
 
     async fn engine_packet(&mut self, conversation: &Arc<Conversation>, text: &str) -> Result<(), Closing> {
-        let packet = Packet::from_text(text).map_err(|error| {
+        // A client that shall send no binary frames sends bytes as it does where it polls.
+        let packet = Packet::from_polling(text).map_err(|error| {
             metrics::error("bad_frame");
             Closing {
                 code: close::PROTOCOL_ERROR,
@@ -294,6 +295,7 @@ impl Connection {
         })?;
         match packet {
             Packet::Message(text) => self.meanwhile(Box::pin(conversation.text(text))).await,
+            Packet::Binary(bytes) => self.meanwhile(Box::pin(conversation.binary(bytes))).await,
             Packet::Pong { .. } => {
                 self.alive();
                 Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carillon_testkit::clients::WsOptions;
+use carillon_testkit::clients::{SioOptions, WsOptions};
 use carillon_testkit::tokens;
 use serde_json::{Value, json};
 
@@ -37,4 +37,21 @@ async fn a_client_that_changes_to_a_websocket_is_pinged_soon() {
         socket.next_matching("the event", tick).await;
         socket.cut();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_send_bytes_as_base64() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let bytes = json!({ "$binary": "AAEC/w==" });
+    let mut heard = stage.bus.subscribe("rt.up.main.said", None).await.unwrap();
+    stage.bus.flush().await;
+    let options = SioOptions::websocket(tokens::dev("42")).with("forceBase64", json!(true));
+    let client = stage.driver.sio(edge.url(), options);
+    client.connected().await;
+    client.emit("said", json!([{ "file": bytes }]));
+    let said = tokio::time::timeout(crate::stage::PATIENCE, heard.next()).await;
+    let said: Value = serde_json::from_slice(&said.unwrap().unwrap().body).unwrap();
+    assert_eq!(said["data"], json!({ "file": bytes }));
+    client.assert_stayed_connected();
 }
