@@ -110,6 +110,12 @@ impl Offer {
         self.handshake.offers_carillon().then_some(SUBPROTOCOL)
     }
 
+    /// Accepts a client of Socket.IO, for which subprotocols have no meaning.
+    pub(crate) fn accept_engine(self) -> (Response<Body>, Pending) {
+        let subprotocol = self.handshake.any_subprotocol().map(str::to_owned);
+        self.accept(subprotocol.as_deref())
+    }
+
     /// Returns the answer that accepts, and what waits until it was sent.
     pub(crate) fn accept(self, subprotocol: Option<&str>) -> (Response<Body>, Pending) {
         let mut response = Response::new(empty());

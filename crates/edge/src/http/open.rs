@@ -35,7 +35,7 @@ impl Front {
             return unavailable("too_many_connections", "too many connections of this address", 5);
         };
         let shown = Shown::of(request.headers(), request.uri().query());
-        let (response, pending) = offer.accept(None);
+        let (response, pending) = offer.accept_engine();
         tokio::spawn(async move {
             let Ok(upgraded) = pending.open().await else {
                 return;

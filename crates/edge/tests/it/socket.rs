@@ -55,3 +55,25 @@ async fn a_client_may_send_bytes_as_base64() {
     assert_eq!(said["data"], json!({ "file": bytes }));
     client.assert_stayed_connected();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_offers_subprotocols_is_answered_one() {
+    let stage = Stage::start().await;
+    let edge = stage.edge().await;
+    let token = tokens::dev("42");
+    let bearer = format!("bearer.{token}");
+    for (offered, chosen) in [(json!(["x", "y"]), "x"), (json!([bearer]), bearer.as_str())] {
+        let options = SioOptions::websocket(&token).with("protocols", offered.clone());
+        stage.driver.sio(edge.url(), options).connected().await;
+        let options = SioOptions::new().token(&token).with("protocols", offered.clone());
+        let client = stage.driver.sio(edge.url(), options);
+        client.connected().await;
+        assert_eq!(client.upgraded().await, "websocket");
+        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", edge.address);
+        let names = offered.as_array().unwrap().iter();
+        let options = names.fold(WsOptions::new(), |options, name| {
+            options.protocol(name.as_str().unwrap())
+        });
+        assert_eq!(stage.driver.ws(url, options).opened().await, chosen);
+    }
+}

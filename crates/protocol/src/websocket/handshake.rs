@@ -95,6 +95,14 @@ impl Handshake {
         self.subprotocols.iter().any(|name| name == SUBPROTOCOL)
     }
 
+    /// Returns the subprotocol to answer a client for which none has a meaning: a browser that offers any gives up
+    /// without an answer. One that is a token is chosen only where there is no other.
+    pub fn any_subprotocol(&self) -> Option<&str> {
+        let named = |name: &&String| !name.starts_with(BEARER);
+        let chosen = self.subprotocols.iter().find(named);
+        chosen.or(self.subprotocols.first()).map(String::as_str)
+    }
+
     /// Returns the token that was offered as a subprotocol.
     pub fn bearer(&self) -> Option<&str> {
         self.subprotocols
@@ -221,7 +229,13 @@ mod tests {
         assert!(handshake.offers_carillon());
         assert_eq!(handshake.bearer(), Some("aa.bb-_.cc"));
         assert!(!format!("{handshake:?}").contains("aa.bb"));
+        assert_eq!(handshake.any_subprotocol(), Some("carillon.v1"));
+        let other = with("Sec-WebSocket-Protocol", Some("bearer.aa, x, y")).unwrap();
+        assert_eq!(other.any_subprotocol(), Some("x"));
+        let only = with("Sec-WebSocket-Protocol", Some("bearer.aa")).unwrap();
+        assert_eq!(only.any_subprotocol(), Some("bearer.aa"));
         let none = with("", None).unwrap();
+        assert_eq!(none.any_subprotocol(), None);
         assert!(!none.offers_carillon());
         assert_eq!(none.bearer(), None);
     }

@@ -43,7 +43,7 @@ impl Front {
             Ok(offer) => offer,
             Err(refused) => return refused,
         };
-        let (response, pending) = offer.accept(None);
+        let (response, pending) = offer.accept_engine();
         let slots = self.slots.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = pending.open().await else {
