@@ -209,10 +209,7 @@ impl Rules {
         if !self.sanitize.is_empty() {
             let args = data::read(&payload);
             let mut args = args.map_err(|problem| self.texts.refusal(code::BAD_DATA, &problem))?;
-            if args
-                .iter_mut()
-                .fold(false, |changed, arg| self.sanitize.clean(arg) | changed)
-            {
+            if self.sanitize.clean(&mut args) {
                 payload = data::payload(&args);
             }
         }

@@ -174,11 +174,7 @@ impl EventRule {
         // Checked before it is cleaned: cleaning can make a text longer.
         self.check_schema(&args)?;
         let mut payload = payload.clone();
-        if !self.sanitize.is_empty()
-            && args
-                .iter_mut()
-                .fold(false, |changed, arg| self.sanitize.clean(arg) | changed)
-        {
+        if !self.sanitize.is_empty() && self.sanitize.clean(&mut args) {
             payload = data::payload(&args);
         }
         let data = data::of_arguments(&args);

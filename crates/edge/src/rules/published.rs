@@ -42,9 +42,7 @@ fn clean(fields: &Fields, payload: &Payload) -> Payload {
     let Ok(mut args) = strict.or_else(|_| data::read_last(payload)) else {
         return data::without_markup(payload);
     };
-    let changed = args
-        .iter_mut()
-        .fold(false, |changed, arg| fields.clean(arg) | changed);
+    let changed = fields.clean(&mut args);
     if changed || !is_strict {
         data::payload(&args)
     } else {

@@ -43,15 +43,19 @@ impl Fields {
         Self(self.0.iter().chain(&other.0).cloned().collect())
     }
 
-    /// Cleans a value and tells whether anything changed.
-    pub(super) fn clean(&self, value: &mut Value) -> bool {
+    /// Cleans the arguments of an event and tells whether anything changed.
+    pub(super) fn clean(&self, args: &mut [Value]) -> bool {
         let mut budget = Budget {
             tags: MAX_TAGS,
             bytes: MAX_MARKUP,
         };
-        self.0
-            .iter()
-            .fold(false, |changed, steps| clean(value, steps, &mut budget) | changed)
+        let mut changed = false;
+        for value in args {
+            for steps in &self.0 {
+                changed |= clean(value, steps, &mut budget);
+            }
+        }
+        changed
     }
 }
 
@@ -154,6 +158,8 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use serde_json::json;
 
     use super::*;
@@ -162,7 +168,9 @@ mod tests {
 
     fn cleaned(names: &[&str], mut value: Value) -> Value {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        Fields::compile(&names).unwrap().clean(&mut value);
+        Fields::compile(&names)
+            .unwrap()
+            .clean(slice::from_mut(&mut value));
         value
     }
 
@@ -209,7 +217,11 @@ mod tests {
     fn text_without_markup_stays_as_it_is() {
         let mut value = json!({ "text": "5 > 3 & ñ 🎉 \"quoted\"" });
         let before = value.clone();
-        assert!(!Fields::compile(&["**".to_owned()]).unwrap().clean(&mut value));
+        assert!(
+            !Fields::compile(&["**".to_owned()])
+                .unwrap()
+                .clean(slice::from_mut(&mut value))
+        );
         assert_eq!(value, before);
     }
 
@@ -231,7 +243,9 @@ mod tests {
                     format!("<p {}>", "a".repeat(size))
                 ]);
                 let started = std::time::Instant::now();
-                Fields::compile(&["**".to_owned()]).unwrap().clean(&mut value);
+                Fields::compile(&["**".to_owned()])
+                    .unwrap()
+                    .clean(slice::from_mut(&mut value));
                 assert!(
                     started.elapsed() < std::time::Duration::from_secs(1),
                     "{open} {:?}",
@@ -243,7 +257,7 @@ mod tests {
         let started = std::time::Instant::now();
         Fields::compile(&["**".to_owned()])
             .unwrap()
-            .clean(&mut json!(format!("<p{attributes}>")));
+            .clean(&mut [json!(format!("<p{attributes}>"))]);
         assert!(
             started.elapsed() < std::time::Duration::from_secs(1),
             "{:?}",
@@ -257,6 +271,9 @@ mod tests {
         assert_eq!(cleaned(&["**"], json!(many)), json!("&lt;b&gt;".repeat(401)));
         let list = cleaned(&["**"], json!(["<b>".repeat(400), "<i onclick=x>"]));
         assert_eq!(list[1], "&lt;i onclick=x&gt;");
+        let mut args = [json!("<b>".repeat(400)), json!("<i onclick=x>")];
+        Fields::compile(&["**".to_owned()]).unwrap().clean(&mut args);
+        assert_eq!(args[1], "&lt;i onclick=x&gt;");
     }
 
     #[test]

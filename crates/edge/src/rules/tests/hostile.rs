@@ -180,3 +180,25 @@ proptest! {
         let _ = client.emit_raw(&RULES, &event, &Payload::One(text.into()));
     }
 }
+
+#[test]
+fn an_event_has_one_budget_of_markup_in_however_many_arguments() {
+    let rules = rules(
+        r#"
+        unmatched = "forward"
+        sanitize = ["**"]
+        sanitize_published = ["**"]
+        [[namespaces."/".on]]
+        event = "known"
+        do = [{ forward = {} }]"#,
+    );
+    let mut client = Client::new("7", json!({}));
+    let args = [json!("<b>".repeat(400)), json!("<i onclick=x>")];
+    let text = "&lt;i onclick=x&gt;";
+    for event in ["known", "other"] {
+        let effects = client.emit(&rules, event, &args).unwrap();
+        assert_eq!(brief(&effects)[0][2][1], text, "{event}");
+    }
+    let published = Payload::Many(json!(args).to_string().into());
+    assert_eq!(value(&rules.published("new", &published, 0))[1], text);
+}
