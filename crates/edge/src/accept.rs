@@ -28,7 +28,7 @@ use crate::address::{Peer, Proxies};
 
 pub(crate) use answer::{Body, Broken, empty, error, full, json, read, stream, unavailable};
 pub(crate) use rate::Rate;
-pub(crate) use slots::{Slot, Slots};
+pub(crate) use slots::{Places, Slot, Slots};
 
 /// Connections that the kernel holds until they are accepted.
 pub(crate) const BACKLOG: u32 = 4096;

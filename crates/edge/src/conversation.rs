@@ -24,7 +24,7 @@ use carillon_protocol::websocket::Opcode;
 use carillon_service::settings::Overflow;
 use parking_lot::Mutex;
 
-use crate::accept::Slots;
+use crate::accept::Places;
 use crate::actions::{Answer, close_if_abuse, excess_code};
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
@@ -42,7 +42,7 @@ pub(crate) struct Conversation {
     pub(crate) hub: Arc<Hub>,
     pub(crate) client: Arc<Client>,
     shown: Shown,
-    slots: Slots,
+    places: Places,
     decoder: Mutex<Decoder>,
     namespaces: Mutex<HashMap<String, Slot>>,
     requests: Mutex<connect::Requests>,
@@ -63,7 +63,7 @@ enum Slot {
 }
 
 impl Conversation {
-    pub(crate) fn new(hub: Arc<Hub>, client: Arc<Client>, shown: Shown, slots: Slots) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, client: Arc<Client>, shown: Shown, places: Places) -> Arc<Self> {
         let max_bytes = usize::try_from(hub.config.max_payload).unwrap_or(usize::MAX);
         let decoder = Decoder::new(Limits {
             max_attachments: MAX_ATTACHMENTS,
@@ -73,7 +73,7 @@ impl Conversation {
             hub,
             client,
             shown,
-            slots,
+            places,
             decoder: Mutex::new(decoder),
             namespaces: Mutex::default(),
             requests: Mutex::default(),

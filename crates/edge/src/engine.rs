@@ -21,7 +21,7 @@ use carillon_protocol::session::Transport;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::accept::{Slot, Slots};
+use crate::accept::{Places, Slot};
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
 use crate::conversation::Conversation;
@@ -142,11 +142,11 @@ impl Engines {
 
 impl Hub {
     /// Opens a session that polls; `None` when there are too many. The first poll's answer is the opening packet.
-    pub(crate) fn open_polling(self: &Arc<Self>, shown: Shown, slots: Slots, slot: Slot) -> Option<Bytes> {
+    pub(crate) fn open_polling(self: &Arc<Self>, shown: Shown, places: Places, slot: Slot) -> Option<Bytes> {
         let limit = usize::try_from(self.config.queue).unwrap_or(usize::MAX);
         let client = Arc::new(Client::new(Wire::SocketIo, Transport::Polling, Sink::Pull, limit));
         let id = EngineId::of_edge(self.id, rand::random());
-        let conversation = Conversation::new(Arc::clone(self), Arc::clone(&client), shown, slots);
+        let conversation = Conversation::new(Arc::clone(self), Arc::clone(&client), shown, places);
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let engine = Arc::new(Engine {
             id,

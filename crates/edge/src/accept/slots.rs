@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -19,7 +19,19 @@ pub(crate) struct Slots {
 /// A client's place, free again when it is dropped.
 #[must_use = "the place is free again when this is dropped"]
 pub(crate) struct Slot {
-    _place: Option<Box<dyn Send + Sync>>,
+    _place: Option<Arc<dyn Send + Sync>>,
+}
+
+/// The places of the users of one connection: each has one, in however many namespaces it is.
+pub(crate) struct Places {
+    slots: Slots,
+    taken: Mutex<Vec<Taken>>,
+}
+
+/// A place that is free once no session has it any more.
+struct Taken {
+    user: Arc<str>,
+    place: Weak<dyn Send + Sync>,
 }
 
 impl Slots {
@@ -57,8 +69,35 @@ fn take<K: Eq + Hash + Clone + Send + Sync + 'static>(
     };
     let place = counts.take(key())?;
     Some(Slot {
-        _place: Some(Box::new(place)),
+        _place: Some(Arc::new(place)),
     })
+}
+
+impl Places {
+    pub(crate) fn new(slots: Slots) -> Self {
+        Self {
+            slots,
+            taken: Mutex::default(),
+        }
+    }
+
+    /// Takes the connection's place for a user, or shares it where it is taken; `None` if the user has too many.
+    pub(crate) fn user(&self, id: &str) -> Option<Slot> {
+        let mut taken = self.taken.lock();
+        taken.retain(|taken| taken.place.strong_count() > 0);
+        let own = taken.iter().find(|taken| *taken.user == *id);
+        if let Some(place) = own.and_then(|taken| taken.place.upgrade()) {
+            return Some(Slot { _place: Some(place) });
+        }
+        let slot = self.slots.user(id)?;
+        if let Some(place) = &slot._place {
+            taken.push(Taken {
+                user: id.into(),
+                place: Arc::downgrade(place),
+            });
+        }
+        Some(slot)
+    }
 }
 
 struct Counts<K> {
@@ -150,6 +189,21 @@ mod tests {
         let _one = slots.address("2001:db8:1:2::1".parse().unwrap()).unwrap();
         assert!(slots.address("2001:db8:1:2:ffff::9".parse().unwrap()).is_none());
         assert!(slots.address("2001:db8:1:3::1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_connection_has_one_place_for_a_user() {
+        let slots = Slots::new(0, 1);
+        let places = Places::new(slots.clone());
+        let (first, second) = (places.user("42"), places.user("42"));
+        assert!(first.is_some() && second.is_some() && places.user("43").is_some());
+        let other = Places::new(slots);
+        assert!(other.user("42").is_none());
+        drop(first);
+        assert!(other.user("42").is_none());
+        drop(second);
+        let third = other.user("42");
+        assert!(third.is_some() && places.user("42").is_none());
     }
 
     #[test]

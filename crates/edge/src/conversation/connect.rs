@@ -134,7 +134,7 @@ impl Conversation {
             }
         };
         let place = match user.id() {
-            Some(id) => Some(self.slots.user(id).ok_or(Refused::Unavailable)?),
+            Some(id) => Some(self.places.user(id).ok_or(Refused::Unavailable)?),
             None => None,
         };
         if self.hub.is_draining() {

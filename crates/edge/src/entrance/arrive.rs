@@ -9,7 +9,7 @@ use std::time::Duration;
 use carillon_protocol::names::Room;
 use carillon_protocol::session::{State, Transport};
 
-use crate::accept::Slots;
+use crate::accept::{Places, Slots};
 use crate::client::Client;
 use crate::conversation::{Conversation, Handover};
 use crate::frame::Wire;
@@ -51,13 +51,14 @@ impl Hub {
             limit,
         ));
         client.asks.go_on(handover.next_ask);
+        let places = Places::new(slots);
         let mut arriving = Arriving {
             hub: self,
             sessions: Vec::new(),
         };
         let prepare = async {
             for standing in &handover.sessions {
-                self.prepare(&mut arriving.sessions, standing, &client, &slots)
+                self.prepare(&mut arriving.sessions, standing, &client, &places)
                     .await?;
             }
             Some(())
@@ -77,7 +78,7 @@ impl Hub {
                 }
             }
         }
-        let conversation = Conversation::new(Arc::clone(self), Arc::clone(&client), handover.shown, slots);
+        let conversation = Conversation::new(Arc::clone(self), Arc::clone(&client), handover.shown, places);
         for session in std::mem::take(&mut arriving.sessions) {
             conversation.adopt(&session);
         }
@@ -90,7 +91,7 @@ impl Hub {
         sessions: &mut Vec<Arc<Session>>,
         standing: &Standing,
         client: &Arc<Client>,
-        slots: &Slots,
+        places: &Places,
     ) -> Option<()> {
         let namespace = self.namespace(standing.record.namespace.as_str())?;
         if standing.record.epoch != namespace.style.epoch || standing.record.state != State::Live {
@@ -98,7 +99,7 @@ impl Hub {
         }
         let user = Arc::new(standing.user.clone());
         let place = match user.id() {
-            Some(id) => Some(slots.user(id)?),
+            Some(id) => Some(places.user(id)?),
             None => None,
         };
         let mut record = standing.record.clone();

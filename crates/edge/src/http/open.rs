@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::{Front, query_value};
-use crate::accept::{Body, Seat, Slot, unavailable};
+use crate::accept::{Body, Places, Seat, Slot, unavailable};
 use crate::address::Peer;
 use crate::admission::Shown;
 use crate::client::{Client, Closing};
@@ -45,8 +45,8 @@ impl Front {
             let place = (slot, upgraded.seat);
             let client = client(hub, &socket, Wire::SocketIo, Transport::Websocket, place);
             let id = EngineId::of_edge(hub.id, rand::random());
-            let conversation =
-                Conversation::new(Arc::clone(hub), Arc::clone(&client), shown, self.slots.clone());
+            let places = Places::new(self.slots.clone());
+            let conversation = Conversation::new(Arc::clone(hub), Arc::clone(&client), shown, places);
             client.send_text(&hub.open_packet(id, &[]));
             metrics::opened(Transport::Websocket);
             let connection = engine_connection(&conversation, socket, &upgraded.leftover);

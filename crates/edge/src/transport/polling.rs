@@ -28,7 +28,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response};
 
-use crate::accept::{Body, full, read, unavailable};
+use crate::accept::{Body, Places, full, read, unavailable};
 use crate::address::Peer;
 use crate::admission::Shown;
 use crate::http::Front;
@@ -94,7 +94,7 @@ impl Front {
         let slot = self.slots.address(peer.address).ok_or_else(too_many)?;
         let opened = self
             .hub
-            .open_polling(shown, self.slots.clone(), slot)
+            .open_polling(shown, Places::new(self.slots.clone()), slot)
             .ok_or_else(too_many)?;
         Ok(self.payload(headers, "text/plain; charset=UTF-8", full(opened)))
     }

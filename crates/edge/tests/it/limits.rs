@@ -1,10 +1,12 @@
 //! What is over a limit is refused with a code, and harms nothing else.
 
 use carillon_service::settings;
-use carillon_testkit::clients::SioClient;
+use carillon_testkit::clients::{SioClient, WsClient, WsOptions};
+use carillon_testkit::tokens;
+use carillon_testkit::wait::until_true;
 use serde_json::{Value, json};
 
-use crate::stage::{Plan, Stage};
+use crate::stage::{PATIENCE, Plan, Stage};
 
 async fn refused(client: &SioClient, event: &str, args: Value) -> String {
     let answer = client.emit_ack(event, args).await;
@@ -90,4 +92,43 @@ async fn a_relay_that_is_too_large_for_an_event_is_refused_before_its_rule_does_
     stage.signal("user:42", "outside", json!(1)).await;
     sender.next_event("outside").await;
     sender.assert_no_event("inside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_counts_once_for_its_user_in_however_many_namespaces() {
+    let mut plan = Plan::default();
+    plan.edge.max_per_user = 1;
+    plan.namespaces
+        .insert("/chat".to_owned(), settings::Namespace::open());
+    let stage = Stage::with(plan).await;
+    let edge = stage.edge().await;
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", edge.address);
+    let auth = json!({ "token": tokens::dev("42") });
+    let connect = async || {
+        let client = stage.driver.ws(&url, WsOptions::new());
+        client.opened().await;
+        client.send_text(&format!("40{auth}"));
+        client.send_text(&format!("40/chat,{auth}"));
+        client
+    };
+    let entered = async |client: &WsClient| {
+        for packet in ["40{", "40/chat,{"] {
+            let is_in = |message: &Value| message.as_str().is_some_and(|text| text.starts_with(packet));
+            client.next_matching(packet, is_in).await;
+        }
+    };
+    let first = connect().await;
+    entered(&first).await;
+    let second = connect().await;
+    assert_eq!(second.closed().await.code, 1013);
+    // The place is free again when the connection is gone.
+    first.cut();
+    until_true("there is a place", PATIENCE, async || {
+        let again = connect().await;
+        tokio::select! {
+            () = entered(&again) => true,
+            _ = again.closed() => false,
+        }
+    })
+    .await;
 }
