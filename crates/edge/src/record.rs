@@ -1,7 +1,7 @@
 //! The record of a session in the bucket SESSIONS, as its owner keeps it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use carillon_bus::{Bucket, Table, TableError};
@@ -27,14 +27,14 @@ pub(crate) struct Keeper {
     /// Milliseconds since 1970 at which the client had gone before this edge took the session over, or 0.
     away_since: u64,
     term: AtomicU64,
+    /// The record may be in the bucket: a write was begun at least.
+    tried: AtomicBool,
     kept: Mutex<Option<Kept>>,
 }
 
 struct Kept {
     record: Record,
     revision: u64,
-    /// It may be in the bucket: a write was begun at least.
-    tried: bool,
 }
 
 /// How a session stands when its transport is gone.
@@ -64,11 +64,8 @@ impl Keeper {
             start,
             away_since: 0,
             term: AtomicU64::new(term),
-            kept: Mutex::new(Some(Kept {
-                record,
-                revision,
-                tried: revision > 0,
-            })),
+            tried: AtomicBool::new(revision > 0),
+            kept: Mutex::new(Some(Kept { record, revision })),
         }
     }
 
@@ -134,12 +131,14 @@ impl Keeper {
 
     /// Takes the record away from its session, to be written for the last time; `None` where it never was.
     pub(crate) fn detach(&self) -> Option<Self> {
-        let kept = self.kept.try_lock().ok()?.take_if(|kept| kept.tried)?;
+        let tried = self.tried.load(Ordering::Acquire);
+        let kept = self.kept.try_lock().ok()?.take_if(|_| tried)?;
         Some(Self {
             sid: self.sid,
             start: self.start,
             away_since: self.away_since,
             term: AtomicU64::new(self.term()),
+            tried: AtomicBool::new(tried),
             kept: Mutex::new(Some(kept)),
         })
     }
@@ -169,7 +168,7 @@ impl Keeper {
             record.gone = None;
             change(&mut record);
             record.note_moves(&kept.record, self.sid);
-            kept.tried = true;
+            self.tried.store(true, Ordering::Release);
             match put(&table, self.sid, &record, kept.revision, ttl).await {
                 Ok(revision) => {
                     let before = self.term.swap(record.term, Ordering::AcqRel);
@@ -265,8 +264,7 @@ mod tests {
             ordered: Vec::new(),
             automatic: Vec::new(),
             left: Vec::new(),
-            leaves: 0,
-            stays: [].into(),
+            stays: None,
             epoch: 1,
             start: 2,
             since: 3,

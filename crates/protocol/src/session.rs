@@ -33,13 +33,9 @@ pub struct Record {
     /// Automatic rooms that the connection has left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Room>,
-    /// How often it has left rooms.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub leaves: u64,
-    /// Rooms that it is in since after it had left some, each with `leaves` as it was then: what tells one stay in a
-    /// room from the next.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub stays: BTreeMap<Room, u64>,
+    /// What tells one stay in a room from the next, once it has left a room; most never do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stays: Option<Box<Stays>>,
     /// The epoch of the stream that the sequences belong to.
     pub epoch: u32,
     /// The sequence at which the session began.
@@ -64,8 +60,13 @@ pub struct Record {
     pub lifecycle: bool,
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// The stays in rooms of a session that has left some.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stays {
+    /// How often it has left rooms.
+    pub left: u64,
+    /// Rooms that it is in since after that, each with how often it had left rooms then.
+    pub rooms: BTreeMap<Room, u64>,
 }
 
 /// Where a session stands.
@@ -155,12 +156,14 @@ impl Record {
             return;
         }
         let (had, has) = (before.rooms_heard(sid), self.rooms_heard(sid));
-        self.leaves += u64::from(!had.is_subset(&has));
-        self.stays.retain(|room, _| has.contains(room));
-        if self.leaves > 0 {
-            self.stays
-                .extend(has.difference(&had).map(|room| (room.clone(), self.leaves)));
+        let leaves = !had.is_subset(&has);
+        if !leaves && self.stays.is_none() {
+            return;
         }
+        let Stays { left, rooms } = &mut **self.stays.get_or_insert_default();
+        *left += u64::from(leaves);
+        rooms.retain(|room, _| has.contains(room));
+        rooms.extend(has.difference(&had).map(|room| (room.clone(), *left)));
     }
 
     fn rooms_heard(&self, sid: Sid) -> BTreeSet<Room> {
@@ -213,8 +216,7 @@ mod tests {
             ordered: Vec::new(),
             automatic: vec![Room::new("team").unwrap()],
             left: vec![Room::all()],
-            leaves: 0,
-            stays: BTreeMap::new(),
+            stays: None,
             epoch: 1,
             start: 2,
             since: 3,
@@ -271,21 +273,26 @@ mod tests {
         };
         let mut record = record();
         change(&mut record, &|record| _ = record.rooms.insert(new.clone(), 9));
-        assert_eq!((record.leaves, record.stays.len()), (0, 0));
+        assert_eq!(record.stays, None);
+        let stays = |record: &Record| record.stays.as_deref().cloned().unwrap_or_default();
         for turn in 1..3 {
             change(&mut record, &|record| record.left.push(team.clone()));
             change(&mut record, &|record| record.left.retain(|room| *room != team));
-            assert_eq!(record.stays, BTreeMap::from([(team.clone(), turn)]));
+            assert_eq!(stays(&record).rooms, BTreeMap::from([(team.clone(), turn)]));
         }
         change(&mut record, &|record| _ = record.rooms.remove(&chat));
         change(&mut record, &|record| _ = record.rooms.insert(chat.clone(), 9));
-        let stays = BTreeMap::from([(team.clone(), 2), (chat.clone(), 3)]);
-        assert_eq!(record.stays, stays);
+        let expected = BTreeMap::from([(team.clone(), 2), (chat.clone(), 3)]);
+        assert_eq!(stays(&record).rooms, expected);
         // What was left has no stay, and what is left or entered twice counts once.
         change(&mut record, &|record| record.left.push(team.clone()));
         change(&mut record, &|record| record.left.push(team.clone()));
         change(&mut record, &|record| _ = record.rooms.insert(chat.clone(), 11));
-        assert_eq!((record.leaves, &record.stays), (4, &BTreeMap::from([(chat, 3)])));
+        let expected = Stays {
+            left: 4,
+            rooms: BTreeMap::from([(chat, 3)]),
+        };
+        assert_eq!(stays(&record), expected);
     }
 
     #[test]

@@ -339,7 +339,7 @@ async fn each_stay_in_an_automatic_room_has_its_number() {
         client.next_of_type("subscribed").await;
         let record = crate::moves::record(&stage, welcome["sid"].as_str().unwrap()).await;
         assert_eq!(
-            record.stays.into_iter().collect::<Vec<_>>(),
+            record.stays.unwrap().rooms.into_iter().collect::<Vec<_>>(),
             [(Room::all(), stay)]
         );
     }

@@ -49,7 +49,10 @@ impl Session {
             user: record.user,
             namespace: record.namespace,
             rooms: rooms.into_boxed_slice(),
-            stays: record.stays.into_iter().collect(),
+            stays: record
+                .stays
+                .map(|stays| stays.rooms.into_iter().collect())
+                .unwrap_or_default(),
             hears_all,
             hears_user,
             epoch: record.epoch,

@@ -1,6 +1,5 @@
 //! An edge as far as routers see it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -138,8 +137,7 @@ impl Edge {
             rooms: rooms.iter().map(|room| (Room::new(room).unwrap(), 0)).collect(),
             automatic: Vec::new(),
             left: Vec::new(),
-            leaves: 0,
-            stays: BTreeMap::new(),
+            stays: None,
             epoch: 1,
             start: 0,
             ordered: Vec::new(),
