@@ -1,5 +1,6 @@
 //! A durable consumer that one process reads, in order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
@@ -59,6 +60,8 @@ pub struct Durable {
     inbox: String,
     /// Messages that were asked for and have not come.
     asked: u64,
+    /// The requests that they were asked for with, the oldest first.
+    requests: VecDeque<Request>,
     /// Most bytes that a request brings.
     max_bytes: usize,
     /// The next message is larger than that: it was stored when the server took larger ones.
@@ -85,6 +88,12 @@ pub struct Delivered {
     intake: Intake,
     /// Where the acknowledgement goes.
     reply: String,
+}
+
+/// What is still to come for a request.
+struct Request {
+    messages: u64,
+    bytes: usize,
 }
 
 /// What the reply subject of a message tells of it (NATS ADR-15).
@@ -157,6 +166,7 @@ impl Durable {
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             inbox,
             asked: 0,
+            requests: VecDeque::new(),
             max_bytes: BATCH_BYTES.max(bus.max_payload().saturating_mul(4)),
             is_oversized: false,
             silent: None,
@@ -205,9 +215,14 @@ impl Durable {
                 () = tokio::time::sleep_until(silent) => return Err(DurableError::Away),
             };
             self.silent = None;
-            let Received { message, status } = received;
+            let Received {
+                message,
+                status,
+                size,
+            } = received;
             // The status of a message that somebody published is none of the server's.
             if let Some(place) = message.reply.as_deref().and_then(Place::read) {
+                self.count(size);
                 return self.deliver(message, &place);
             }
             if let Some(status) = status {
@@ -237,12 +252,30 @@ impl Durable {
             .publish(&self.next, Some(&self.inbox), &Headers::new(), request.as_bytes())
             .map_err(|_| DurableError::Away)?;
         self.asked += batch;
+        self.requests.push_back(Request {
+            messages: batch,
+            bytes: if max_bytes == 0 { usize::MAX } else { max_bytes },
+        });
         self.is_oversized = false;
         Ok(())
     }
 
-    fn deliver(&mut self, message: Message, place: &Place) -> Result<Delivered, DurableError> {
+    /// Counts a message against the oldest request. The server ends one without a word where its last byte is used.
+    fn count(&mut self, size: usize) {
         self.asked = self.asked.saturating_sub(1);
+        let Some(oldest) = self.requests.front_mut() else {
+            return;
+        };
+        oldest.messages = oldest.messages.saturating_sub(1);
+        // More than there was: it belonged to a request whose end was told before its messages came.
+        oldest.bytes = oldest.bytes.checked_sub(size).unwrap_or(usize::MAX);
+        if oldest.messages == 0 || oldest.bytes == 0 {
+            self.asked = self.asked.saturating_sub(oldest.messages);
+            self.requests.pop_front();
+        }
+    }
+
+    fn deliver(&mut self, message: Message, place: &Place) -> Result<Delivered, DurableError> {
         self.delivered += 1;
         self.is_all(place.consumer_sequence)?;
         Ok(Delivered {
@@ -282,6 +315,7 @@ impl Durable {
                 // The request has ended, with so many messages that will not come.
                 let left = headers.number("Nats-Pending-Messages").unwrap_or(BATCH);
                 self.asked = self.asked.saturating_sub(left);
+                self.requests.pop_front();
                 self.is_oversized |= status.text == TOO_LARGE && left == BATCH;
             }
             (503, _) => return Err(DurableError::Away),

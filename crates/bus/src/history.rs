@@ -288,7 +288,7 @@ impl Bus {
         let mut messages = Vec::new();
         loop {
             let answer = tokio::time::timeout(ANSWER, answers.next_raw()).await;
-            let Ok(Some(Received { message, status })) = answer else {
+            let Ok(Some(Received { message, status, .. })) = answer else {
                 return Err(HistoryError::Away);
             };
             match status.as_ref().map(|status| status.code) {

@@ -41,6 +41,8 @@ struct Inner {
 pub(crate) struct Received {
     pub(crate) message: Message,
     pub(crate) status: Option<Status>,
+    /// Bytes of subject, reply, headers and body.
+    pub(crate) size: usize,
 }
 
 /// The first line of a header block beyond its version.
@@ -324,6 +326,10 @@ impl From<Delivery<'_>> for Received {
     fn from(delivery: Delivery<'_>) -> Self {
         Self {
             status: Status::read(delivery.headers),
+            size: delivery.subject.len()
+                + delivery.reply.map_or(0, str::len)
+                + delivery.headers.len()
+                + delivery.body.len(),
             message: Message {
                 subject: delivery.subject().into_owned(),
                 reply: delivery.reply.map(str::to_owned),

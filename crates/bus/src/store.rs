@@ -232,7 +232,7 @@ fn read_ack(body: &[u8]) -> Result<Option<Stored>, StoreError> {
 }
 
 fn read_answer(received: Option<Received>) -> Result<Stored, StoreError> {
-    let Received { message, status } = received.ok_or(StoreError::Away)?;
+    let Received { message, status, .. } = received.ok_or(StoreError::Away)?;
     if status.is_some_and(|status| status.code == NO_RESPONDERS) && message.body.is_empty() {
         return Err(StoreError::NoStream);
     }

@@ -165,6 +165,29 @@ async fn a_message_that_is_larger_than_what_is_asked_for_comes_nevertheless() {
 }
 
 #[tokio::test]
+async fn a_request_whose_bytes_are_used_up_is_followed_by_the_next() {
+    let server = Server::start().await;
+    let bus = connect(&server).await;
+    let headers = Headers::new().with("Some", "header");
+    for _ in 0..8 {
+        let body = vec![b'x'; 900];
+        bus.store("queue.a", &headers, body.into()).await.unwrap();
+    }
+    let mut durable = open(&bus, "first", Memory::Server).await.unwrap();
+    let sizes = [
+        "queue.a",
+        "$JS.ACK.QUEUE.first.1.1.1.1700000000000000000.7",
+        "NATS/1.0\r\nSome: header\r\n\r\n",
+    ];
+    durable.max_bytes = 2 * (sizes.map(str::len).iter().sum::<usize>() + 900);
+    for _ in 0..8 {
+        let message = tokio::time::timeout(LIMIT, durable.next()).await;
+        message.unwrap().unwrap();
+        assert!(durable.asked < 2 * BATCH && durable.requests.len() <= 2);
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_acknowledged_comes_to_the_next_owner() {
     let server = Server::start().await;
     let bus = connect(&server).await;
