@@ -9,6 +9,7 @@ use carillon_protocol::doubt::Lack;
 
 use crate::client::Closing;
 use crate::delivery::walk;
+use crate::frame::Wire;
 use crate::history::History;
 use crate::hub::Hub;
 use crate::metrics;
@@ -161,9 +162,16 @@ impl Hub {
         let state = cell.state.lock();
         let Some(repair) = &state.repair else { return };
         metrics::error("repair_timeout");
-        if let Some(after) = state.complete {
-            // Whoever shows no session but an offset may show one above what it lacks.
-            let up_to = namespace.highest_sent();
+        // Whoever shows no session but an offset may show one above what it lacks.
+        let plain = repair
+            .held
+            .iter()
+            .filter(|session| session.client.wire == Wire::Json);
+        let lacking = plain.filter_map(|session| {
+            let (heard, last) = (session.heard(&state)?, session.offset_now().sequence);
+            (heard < last).then_some((heard, last))
+        });
+        if let Some((after, up_to)) = lacking.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1))) {
             namespace.doubts.found(Lack {
                 room: cell.room.clone(),
                 after,

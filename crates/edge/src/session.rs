@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::namespace::Namespace;
 use crate::pulse::Pulse;
 use crate::record::Keeper;
+use crate::room::State;
 use crate::rules::SessionLimits;
 use crate::user::User;
 
@@ -185,10 +186,16 @@ impl Session {
             let cell = self.namespace.rooms.find(&room)?;
             let state = cell.state.lock();
             state.repair.as_ref()?;
-            let member = state.members.get(self)?;
-            Some((room, state.complete?.max(member.from)))
+            let heard = self.heard(&state)?;
+            Some((room, heard))
         };
         self.rooms().into_iter().filter_map(heard).collect()
+    }
+
+    /// Returns the sequence up to which the client heard a room, here or where it was before.
+    pub(crate) fn heard(self: &Arc<Self>, room: &State) -> Option<u64> {
+        let member = room.members.get(self)?;
+        Some(room.complete?.max(member.from).max(self.resumed()))
     }
 
     /// Returns whether one of the session's rooms is being compared or repaired.
