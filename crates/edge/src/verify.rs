@@ -88,6 +88,15 @@ impl Hub {
         }
     }
 
+    /// Returns the generation of the link once it stands: it is said to before its state says so. `None` when the edge
+    /// stops.
+    async fn standing_link(&self) -> Option<u64> {
+        let mut state = self.link().state();
+        let stands = state.wait_for(|state| state.connected);
+        let stands = self.stop.run_until_cancelled(stands).await?.ok()?;
+        Some(stands.generation)
+    }
+
     /// Verifies a namespace after every break, and raises its watermark in between, until the edge stops. Each has a task
     /// of its own, since its stream may be away while others are not.
     pub(crate) async fn verify_deliveries(self: Arc<Self>, namespace: Arc<Namespace>) {
@@ -106,7 +115,7 @@ impl Hub {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = namespace.trust.unverified.notified() => {
-                    let generation = self.link().state().borrow().generation;
+                    let Some(generation) = self.standing_link().await else { return };
                     self.verify(&namespace).await;
                     self.is_verified(&namespace, generation);
                 }
